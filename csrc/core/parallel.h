@@ -1,0 +1,44 @@
+// How a torch-free engine borrows the caller's threads.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace mxd {
+
+// Runs `worker(context)` on up to `threads` threads at once and returns when all have. What a
+// worker does never depends on how many there are, so results do not either.
+class Threads {
+ public:
+  virtual ~Threads() = default;
+  virtual int count() const = 0;
+  virtual void run(int workers, void (*worker)(void*), void* context) const = 0;
+};
+
+// Hands out jobs 0 .. jobs-1 to the workers, each worker made once by `make_worker()` (so that it
+// can own scratch memory) and called with one job after another.
+template <class MakeWorker>
+void for_each_job(const Threads& threads, int64_t jobs, const MakeWorker& make_worker) {
+  struct Context {
+    std::atomic<int64_t> next{0};
+    int64_t jobs;
+    const MakeWorker* make_worker;
+  };
+  if (jobs <= 0) return;
+  Context context{{0}, jobs, &make_worker};
+  const int workers = int(jobs < threads.count() ? jobs : threads.count());
+  threads.run(
+      workers,
+      [](void* opaque) {
+        auto& shared = *static_cast<Context*>(opaque);
+        int64_t job = shared.next.fetch_add(1, std::memory_order_relaxed);
+        if (job >= shared.jobs) return;
+        auto worker = (*shared.make_worker)();
+        for (; job < shared.jobs; job = shared.next.fetch_add(1, std::memory_order_relaxed)) {
+          worker(job);
+        }
+      },
+      &context);
+}
+
+}  // namespace mxd

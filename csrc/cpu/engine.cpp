@@ -1,0 +1,57 @@
+#include "cpu/engine.h"
+
+#include <atomic>
+
+#include "cpu/fill.h"
+#include "cpu/scratch.h"
+#include "cpu/tap_outer.h"
+#include "cpu/tap_sum.h"
+
+namespace mxd::cpu {
+namespace {
+
+std::atomic<bool> g_poison{false};  // set by tests only
+
+}  // namespace
+
+bool poison_scratch() { return g_poison.load(std::memory_order_relaxed); }
+void set_poison_scratch(bool poison) { g_poison.store(poison); }
+
+void forward(const Problem& problem, const Resources& resources) {
+  const Choice choice = choose(Pass::kForward, problem);
+  count_run(choice.algorithm);
+  if (choice.algorithm == Algorithm::kFill) {
+    const Geometry& g = problem.geometry;
+    fill_with_bias(kernels_for(problem.dtype), problem.out, problem.bias, g.batch,
+                   g.groups * g.out_channels, {g.axis[0].out, g.axis[1].out, g.axis[2].out});
+    return;
+  }
+  run_tap_sum(forward_tap_sum(problem, choice.lanes), resources);
+}
+
+void data_gradient(const Problem& problem, const Resources& resources) {
+  const Choice choice = choose(Pass::kDataGradient, problem);
+  count_run(choice.algorithm);
+  if (choice.algorithm == Algorithm::kFill) {
+    const Geometry& g = problem.geometry;
+    fill_with_bias(kernels_for(problem.dtype), problem.data, BiasView{}, g.batch,
+                   g.groups * g.in_channels, {g.axis[0].in, g.axis[1].in, g.axis[2].in});
+    return;
+  }
+  run_tap_sum(data_gradient_tap_sum(problem, choice.lanes), resources);
+}
+
+void weight_gradient(const Problem& problem, const Resources& resources) {
+  const Choice choice = choose(Pass::kWeightGradient, problem);
+  count_run(choice.algorithm);
+  if (choice.algorithm == Algorithm::kFill) {
+    const Geometry& g = problem.geometry;
+    fill_weight_with_zero(kernels_for(problem.dtype), problem.weight, g.groups * g.in_channels,
+                          g.out_channels,
+                          {g.axis[0].kernel, g.axis[1].kernel, g.axis[2].kernel});
+    return;
+  }
+  run_tap_outer(problem, choice.lanes, resources);
+}
+
+}  // namespace mxd::cpu

@@ -1,0 +1,43 @@
+// The CPU engine: the three derivatives of the trilinear form, on strided memory.
+//
+// Every result is a sum in an order fixed by the problem: it does not depend on the number of
+// threads or on the workspace, to the last bit.
+#pragma once
+
+#include <cstdint>
+
+#include "core/geometry.h"
+#include "core/parallel.h"
+#include "core/tensor_view.h"
+#include "cpu/algorithm.h"
+#include "cpu/kernels.h"
+
+namespace mxd::cpu {
+
+struct Problem {
+  Geometry geometry;
+  DType dtype = DType::kFloat32;
+  TensorView data;    // [batch, groups * in_channels, in]
+  TensorView out;     // [batch, groups * out_channels, out]
+  WeightView weight;  // [groups * in_channels, out_channels, kernel]
+  BiasView bias;      // [groups * out_channels]; forward only
+};
+
+struct Resources {
+  const Threads* threads = nullptr;
+  int64_t workspace_bytes = 0;  // bound on all temporaries, down to kScratchFloorBytes a thread
+};
+
+// Least scratch that a worker needs, whatever the workspace.
+constexpr int64_t kScratchFloorBytes = int64_t(1) << 20;
+
+// Writes problem.out, problem.data or problem.weight respectively, all of it.
+void forward(const Problem& problem, const Resources& resources);
+void data_gradient(const Problem& problem, const Resources& resources);
+void weight_gradient(const Problem& problem, const Resources& resources);
+
+// The kernels that calls of this dtype use: the widest instruction set of the CPU, or the one
+// that MXDECONV_CPU_ISA or set_isa names.
+const Kernels& kernels_for(DType dtype);
+
+}  // namespace mxd::cpu

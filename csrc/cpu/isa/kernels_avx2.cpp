@@ -1,0 +1,3 @@
+#include "cpu/kernels.inl"
+
+MXD_DEFINE_KERNELS(avx2)

@@ -1,0 +1,31 @@
+// dst[n, m, q] = sum over taps and src channels of src[n, k, s(q, tap)] * w[k, m, tap]  (+ bias):
+// the forward pass and the data gradient, which differ only in the plan and in the roles.
+#pragma once
+
+#include <vector>
+
+#include "core/tap_plan.h"
+#include "cpu/engine.h"
+
+namespace mxd::cpu {
+
+struct TapSum {
+  const Kernels* kernels;
+  Lanes lanes;
+  int64_t batch, groups;
+  int64_t src_channels, dst_channels;  // per group
+  TensorView src, dst;
+  const char* weight;
+  int64_t weight_group, weight_src, weight_dst, weight_tap[kAxes];  // strides in elements
+  BiasView bias;
+  std::vector<AxisTaps> axes[kAxes];  // phases of each axis; their products are the work
+  int64_t dst_size[kAxes];
+};
+
+// Forward: src = data, dst = out. Data gradient: src = out, dst = data, no bias.
+TapSum forward_tap_sum(const Problem& problem, Lanes lanes);
+TapSum data_gradient_tap_sum(const Problem& problem, Lanes lanes);
+
+void run_tap_sum(const TapSum& sum, const Resources& resources);
+
+}  // namespace mxd::cpu

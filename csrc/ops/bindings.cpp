@@ -1,0 +1,122 @@
+// The Python module mxdeconv._C. Importing it registers the ops; its functions serve diagnostics
+// and tests, never a computation.
+#include <c10/util/Exception.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/version.h>
+
+#include <cstdlib>
+
+#include "core/tap_plan.h"
+#include "cpu/cpu_isa.h"
+#include "cpu/engine.h"
+#include "cpu/scratch.h"
+
+namespace py = pybind11;
+
+namespace mxd::ops {
+namespace {
+
+void set_isa(const std::string& name, const char* argument) {
+  if (cpu::set_isa(name)) return;
+  std::string valid;
+  for (const std::string& isa : cpu::available_isas()) {
+    valid += (valid.empty() ? "'" : ", '") + isa + "'";
+  }
+  throw py::value_error(std::string(argument) + " must be one of " + valid + ", got '" + name +
+                        "'");
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["torch"] = TORCH_VERSION;
+#if defined(__clang__)
+  info["compiler"] = "clang " __clang_version__;
+#else
+  info["compiler"] = "gcc " __VERSION__;
+#endif
+  info["cpu_isas"] = cpu::available_isas();
+  info["cpu_isa"] = cpu::isa_in_use();
+  info["cuda"] = false;
+  return info;
+}
+
+using AxisTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+struct Call {
+  cpu::Pass pass;
+  cpu::Problem problem;
+};
+
+Call call_of(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
+             int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
+             bool channels_last) {
+  Call call;
+  call.pass = pass == "forward" ? cpu::Pass::kForward
+              : pass == "data_gradient" ? cpu::Pass::kDataGradient
+                                        : cpu::Pass::kWeightGradient;
+  call.problem.dtype = dtype == "float64"    ? DType::kFloat64
+                       : dtype == "float16"  ? DType::kFloat16
+                       : dtype == "bfloat16" ? DType::kBFloat16
+                                             : DType::kFloat32;
+  Geometry& geometry = call.problem.geometry;
+  geometry.batch = batch;
+  geometry.groups = groups;
+  geometry.in_channels = in_channels / groups;
+  geometry.out_channels = out_channels / groups;
+  for (size_t a = 0; a < axes.size(); ++a) {
+    Axis& axis = geometry.axis[size_t(kAxes) - axes.size() + a];
+    std::tie(axis.in, axis.out, axis.kernel, axis.stride, axis.dilate, axis.pad) = axes[a];
+  }
+  call.problem.data.channel = channels_last ? 1 : geometry.in_pixels();
+  call.problem.out.channel = channels_last ? 1 : geometry.out_pixels();
+  return call;
+}
+
+py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
+                int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
+                bool channels_last) {
+  const Call call =
+      call_of(pass, dtype, batch, groups, in_channels, out_channels, axes, channels_last);
+  const cpu::Choice choice = cpu::choose(call.pass, call.problem);
+  const cpu::Kernels& kernels = cpu::kernels_for(call.problem.dtype);
+  py::dict plan;
+  plan["algorithm"] = cpu::name_of(choice.algorithm);
+  plan["lanes"] = cpu::name_of(choice.lanes);
+  plan["reason"] = choice.reason;
+  plan["isa"] = kernels.isa;
+  plan["tile"] = std::make_pair(kernels.max_rows, kernels.cols);
+  py::list phases;
+  for (size_t a = 0; a < axes.size(); ++a) {
+    const Axis& axis = call.problem.geometry.axis[size_t(kAxes) - axes.size() + a];
+    py::list taps;
+    for (const AxisTaps& phase : forward_phases(axis)) taps.append(phase.tap_count);
+    phases.append(taps);
+  }
+  plan["taps_per_phase"] = phases;
+  return plan;
+}
+
+py::dict runs() {
+  py::dict counts;
+  for (int a = 0; a < cpu::kAlgorithms; ++a) {
+    counts[cpu::name_of(cpu::Algorithm(a))] = cpu::runs_of(cpu::Algorithm(a));
+  }
+  return counts;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "mxdeconv's compiled part: registers torch.ops.mxdeconv and describes the engine";
+  m.def("build_info", &build_info);
+  m.def("choose", &choose, py::arg("pass_"), py::arg("dtype"), py::arg("batch"),
+        py::arg("groups"), py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"),
+        py::arg("channels_last"));
+  m.def("runs", &runs, "How often each algorithm has run in this process.");
+  m.def("set_cpu_isa", [](const std::string& name) { set_isa(name, "name"); }, py::arg("name"));
+  m.def("set_poison_scratch", &cpu::set_poison_scratch, py::arg("poison"),
+        "Fill scratch memory with NaN before use (for tests).");
+  if (const char* isa = std::getenv("MXDECONV_CPU_ISA")) set_isa(isa, "MXDECONV_CPU_ISA");
+}
+
+}  // namespace mxd::ops

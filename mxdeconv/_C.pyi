@@ -1,0 +1,16 @@
+from typing import Any
+
+def build_info() -> dict[str, Any]: ...
+def choose(
+    pass_: str,
+    dtype: str,
+    batch: int,
+    groups: int,
+    in_channels: int,
+    out_channels: int,
+    axes: list[tuple[int, int, int, int, int, int]],
+    channels_last: bool,
+) -> dict[str, Any]: ...
+def runs() -> dict[str, int]: ...
+def set_cpu_isa(name: str) -> None: ...
+def set_poison_scratch(poison: bool) -> None: ...

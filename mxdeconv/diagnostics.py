@@ -1,0 +1,145 @@
+"""explain(): what a call will do, and why. build_info(): what was built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mxdeconv import _C, functional, spec
+
+#: The three passes of a training step, as `explain` names them.
+PASSES = ("forward", "data_gradient", "weight_gradient")
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """How one pass of a call is computed."""
+
+    algorithm: str  # "tap_sum", "tap_outer", "depthwise", "fill"
+    lanes: str  # what lies along the vector lanes: "pixels", "in_channels", "out_channels"
+    isa: str  # "baseline", "avx2", "avx512"
+    tile: tuple[int, int]  # register tile, rows x columns
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found. `str()` of it is meant to be read."""
+
+    attributes: spec.Attributes
+    data_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    pad: tuple[int, ...]  # resolved: what target_shape asks for, if that is given
+    adj: tuple[int, ...]
+    dtype: torch.dtype
+    taps_per_phase: tuple[tuple[int, ...], ...]  # per axis, of its non-empty phases
+    multiply_adds: int  # of one pass, before border taps are skipped
+    passes: dict[str, PassPlan]
+
+    def __str__(self) -> str:
+        a = self.attributes
+        wanted = f" for target_shape {a.target_shape}" if a.target_shape else ""
+        lines = [
+            f"data {self.data_shape} * weight {self.weight_shape} -> out {self.out_shape}, "
+            f"{str(self.dtype).removeprefix('torch.')}, layout {a.layout}",
+            f"kernel {a.kernel}, stride {a.stride}, dilate {a.dilate}, num_group {a.num_group}",
+            f"pad {self.pad}, adj {self.adj}{wanted}: each axis loses pad at its start and "
+            "pad - adj at its end",
+            f"taps of the phases, per axis: {self.taps_per_phase}",
+            f"{self.multiply_adds / 1e6:,.3f} million multiply-adds a pass",
+        ]
+        for name, plan in self.passes.items():
+            lines.append(
+                f"{name}: {plan.algorithm} on {plan.isa}, lanes along {plan.lanes}, "
+                f"{plan.tile[0]}x{plan.tile[1]} tile ({plan.reason})"
+            )
+        return "\n".join(lines)
+
+
+def explain(
+    data: Tensor | Sequence[int],
+    dtype: torch.dtype | None = None,
+    channels_last: bool | None = None,
+    **attributes: Any,
+) -> Explanation:
+    """What `mxdeconv.deconvolution` does for this data and these attributes, and why.
+
+    `data` is a tensor or the shape of one, in the layout given; `dtype` (of `data`, else
+    float32) and `channels_last` (whether the tensors' channels are contiguous in memory: by
+    layout, or a tensor's strides) may be named. The attributes are those of `deconvolution`.
+    Raises what `deconvolution` would raise for them.
+    """
+    spec.refuse_unknown(
+        [key for key in attributes if key not in spec.ATTRIBUTES],
+        ("data", "dtype", "channels_last", *spec.ATTRIBUTES),
+    )
+    call = functional.prepare(spec.parse(**attributes))
+    parsed = call.attributes
+    if isinstance(data, Tensor):
+        dtype = dtype or data.dtype
+        if channels_last is None and not parsed.channels_last:
+            channels_last = data.dim() > 2 and data.stride(1) == 1 and not data.is_contiguous()
+    shape = tuple(data.shape if isinstance(data, Tensor) else data)
+    dtype = dtype or torch.float32
+    parsed.check_data_shape(shape)
+    channels = parsed.channels(shape)
+    weight_shape = parsed.weight_shape(channels)
+    arguments = call.arguments
+    meta = torch.empty(shape, dtype=dtype, device="meta")
+    if parsed.target_shape:
+        arguments = functional.cropped(call, meta, parsed.target_shape)
+    weight = torch.empty(weight_shape, dtype=dtype, device="meta")
+    out = functional.run(meta, weight, None, arguments, parsed.channels_last)
+    size = tuple(parsed.spatial_size(shape))
+    out_size = tuple(parsed.spatial_size(out.shape))
+    axes = list(
+        zip(
+            *(size, out_size, parsed.kernel, parsed.stride, parsed.dilate, arguments.pad),
+            strict=True,
+        )
+    )
+    plans = {
+        name: _C.choose(
+            pass_=name,
+            dtype=str(dtype).removeprefix("torch."),
+            batch=shape[0],
+            groups=parsed.num_group,
+            in_channels=channels,
+            out_channels=parsed.num_filter,
+            axes=axes,
+            channels_last=parsed.channels_last or bool(channels_last),
+        )
+        for name in PASSES
+    }
+    macs = shape[0] * torch.Size(weight_shape).numel() * torch.Size(size).numel()
+    return Explanation(
+        attributes=parsed,
+        data_shape=shape,
+        weight_shape=weight_shape,
+        out_shape=tuple(out.shape),
+        pad=tuple(arguments.pad),
+        adj=tuple(arguments.adj),
+        dtype=dtype,
+        taps_per_phase=tuple(tuple(t) for t in plans["forward"]["taps_per_phase"]),
+        multiply_adds=macs,
+        passes={
+            name: PassPlan(
+                plan["algorithm"], plan["lanes"], plan["isa"], plan["tile"], plan["reason"]
+            )
+            for name, plan in plans.items()
+        },
+    )
+
+
+def build_info() -> dict[str, Any]:
+    """What the compiled part was built with and what it uses.
+
+    Keys: torch (version built with), compiler, cpu_isas (built and runnable here), cpu_isa (in
+    use; the environment variable MXDECONV_CPU_ISA lowers it), cuda (whether CUDA was built).
+    """
+    return dict(_C.build_info())

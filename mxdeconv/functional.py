@@ -1,0 +1,259 @@
+"""deconvolution(): MXNet's `mx.nd.Deconvolution` on torch tensors.
+
+A call goes: attributes and shapes by `spec`, autocast, a permuted view where the layout is
+channels-last, then the raw operator, which checks the rest and carries autograd.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from mxdeconv import ops, spec
+
+
+def deconvolution(
+    data: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    kernel: Any = None,
+    stride: Any = (),
+    dilate: Any = (),
+    pad: Any = (),
+    adj: Any = (),
+    target_shape: Any = (),
+    num_filter: Any = None,
+    num_group: Any = 1,
+    workspace: Any = 512,
+    no_bias: Any = True,
+    cudnn_tune: Any = None,
+    cudnn_off: Any = False,
+    layout: Any = None,
+    out: Tensor | None = None,
+    name: str | None = None,
+    **unknown: Any,
+) -> Tensor:
+    """Transposed convolution as MXNet 1.x defines it; its names, order and defaults.
+
+    Attributes may be Python values or the strings of a symbol.json. With k spatial axes:
+
+        data    (N, C, *n), or (N, *n, C) for layout NWC, NHWC, NDHWC
+        weight  (C, num_filter / num_group, *kernel), or (C, *kernel, num_filter / num_group)
+        bias    (num_filter,), given exactly when no_bias is False (the default is True)
+        result  (N, num_filter, *o), or (N, *o, num_filter), in the dtype of data
+
+    On each axis o = stride*(n - 1) + dilate*(kernel - 1) + 1 - 2*pad + adj. A target_shape
+    replaces pad and adj by the crop that yields it. dtypes: float32, float64, float16,
+    bfloat16, the same for all tensors; under torch.autocast as torch's conv_transpose does.
+    `out` receives the result and is returned; it may not share memory with an input, and
+    autograd may not be recording. `name` prefixes error messages.
+
+    Raises TypeError for a missing, unknown or mistyped argument and ValueError for an invalid
+    value, before anything is computed.
+    """
+    try:
+        if unknown:
+            spec.refuse_unknown(list(unknown), spec.ARGUMENTS)
+        call = _call(
+            *(kernel, stride, dilate, pad, adj, target_shape, num_filter, num_group),
+            *(workspace, no_bias, cudnn_tune, cudnn_off, layout),
+        )
+        return apply(call, data, weight, bias, call.attributes.target_shape, out)
+    except (TypeError, ValueError) as error:
+        if name is None:
+            raise
+        raise named(error, name) from None
+
+
+def named(error: Exception, name: str | None) -> Exception:
+    """The same error, saying which layer it speaks of if that has a name."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return error if name is None else kind(f"{name}: {error}")
+
+
+def require_tensor(argument: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{argument} must be a torch.Tensor, got {spec.show(value)}")
+
+
+class Call(NamedTuple):
+    """Parsed attributes, and the raw operator's arguments where no size has to be known."""
+
+    attributes: spec.Attributes
+    arguments: ops.Arguments
+
+
+def _parse_call(*values: Any) -> Call:
+    return prepare(spec.parse(**dict(zip(spec.ATTRIBUTES, values, strict=True))))
+
+
+def prepare(attributes: spec.Attributes) -> Call:
+    """Everything about a call that does not depend on its tensors."""
+    return Call(
+        attributes,
+        ops.Arguments(
+            *(attributes.stride, attributes.dilate, attributes.pad, attributes.adj),
+            *(attributes.num_group, attributes.workspace),
+            *(attributes.cudnn_tune, attributes.cudnn_off),
+        ),
+    )
+
+
+_parse_call_once = functools.lru_cache(maxsize=1024, typed=True)(_parse_call)
+
+
+def _call(*values: Any) -> Call:
+    # Parsing costs as much as a small operator call, so its result is kept. The key compares
+    # values and their types, but not the types inside tuples: (1.0, True) would find (1, 1).
+    # Dynamo has no use for the cache: it runs this once and keeps the result itself.
+    if torch.compiler.is_compiling():
+        return _parse_call(*values)
+    for value in values[:6]:
+        if type(value) is not tuple or (value and set(map(type, value)) != {int}):
+            return _parse_call(*values)
+    try:
+        return _parse_call_once(*values)
+    except TypeError:  # of the values, or because one has no hash: parse says which and why
+        return _parse_call(*values)
+
+
+def cropped(call: Call, data: Tensor, target_shape: tuple[int, ...]) -> ops.Arguments:
+    """The raw operator's arguments with the pad and adj that target_shape asks of this data."""
+    attributes, arguments = call
+    pad, adj = attributes.crop(attributes.spatial_size(data.shape), target_shape)
+    return arguments._replace(pad=pad, adj=adj)
+
+
+def apply(
+    call: Call,
+    data: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target_shape: tuple[int, ...],
+    out: Tensor | None = None,
+) -> Tensor:
+    """A call whose attributes are parsed, on tensors in the caller's layout.
+
+    Checks what the raw operator cannot know (layout, num_filter, kernel, no_bias); it checks
+    the rest.
+    """
+    attributes, arguments = call
+    if not (isinstance(data, Tensor) and isinstance(weight, Tensor)):
+        require_tensor("data", data)
+        require_tensor("weight", weight)
+    if bias is not None:
+        require_tensor("bias", bias)
+    if attributes.no_bias is not (bias is None):
+        spec.check_bias(attributes, None if bias is None else bias.shape)
+    data_shape = data.shape
+    attributes.check_data_shape(data_shape)
+    attributes.check_weight_shape(weight.shape, attributes.channels(data_shape))
+    if target_shape:
+        arguments = cropped(call, data, target_shape)
+    if out is not None:
+        _run_into(data, weight, bias, arguments, attributes, out)
+        return out
+    return run(data, weight, bias, arguments, attributes.channels_last)
+
+
+def run(
+    data: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    arguments: ops.Arguments,
+    channels_last: bool,
+) -> Tensor:
+    """The raw operator on tensors in the caller's layout, under the caller's autocast."""
+    if autocasts(data.device.type):
+        data, weight, bias = _autocast(data, weight, bias)
+    if channels_last:
+        return ops.deconvolution(_first(data), _first(weight), bias, arguments).movedim(1, -1)
+    return ops.deconvolution(data, weight, bias, arguments)
+
+
+def _first(tensor: Tensor) -> Tensor:
+    """A view with the last axis second: the operator's order, of data and weight alike."""
+    return tensor.movedim(-1, 1)
+
+
+def autocasts(device_type: str) -> bool:
+    # torch raises for meta, which has no autocast
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
+def autocast_dtype(dtype: torch.dtype, device_type: str) -> torch.dtype:
+    """torch's rule for conv_transpose: floating tensors, except float64, change their dtype."""
+    eligible = dtype.is_floating_point and dtype != torch.float64
+    return torch.get_autocast_dtype(device_type) if eligible else dtype
+
+
+def _autocast(
+    data: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    device_type = data.device.type
+
+    def lower(tensor: Tensor) -> Tensor:
+        if tensor.device.type != device_type:
+            return tensor
+        return tensor.to(autocast_dtype(tensor.dtype, device_type))
+
+    return lower(data), lower(weight), None if bias is None else lower(bias)
+
+
+# out= ---------------------------------------------------------------------------------------
+
+
+def _run_into(
+    data: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    arguments: ops.Arguments,
+    attributes: spec.Attributes,
+    out: Tensor,
+) -> None:
+    require_tensor("out", out)
+    if not torch.compiler.is_compiling():  # a compiled graph writes out after it read the inputs
+        for key, tensor in (("data", data), ("weight", weight), ("bias", bias)):
+            if tensor is not None and _share_an_element(out, tensor):
+                raise ValueError(f"out must not share memory with {key}")
+    if autocasts(data.device.type):
+        data, weight, bias = _autocast(data, weight, bias)
+    view = out
+    if attributes.channels_last:  # the operator would report the shapes of the permuted views
+        pad, adj = tuple(arguments.pad), tuple(arguments.adj)
+        shape = attributes.output_shape(data.shape, pad, adj)
+        if min(shape) >= 0 and tuple(out.shape) != shape:
+            raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
+        data, weight, view = _first(data), _first(weight), _first(out)
+    ops.deconvolution_into(data, weight, bias, arguments, view)
+
+
+def _share_an_element(a: Tensor, b: Tensor) -> bool:
+    """Whether writing to one tensor could change the other.
+
+    The operator refuses what is plain; views that interleave are left to this exact test, so
+    that writing next to the input in one buffer (a DenseNet's concatenation) stays possible.
+    """
+    if a.numel() == 0 or b.numel() == 0 or a.device != b.device or a.device.type == "meta":
+        return False
+    if isinstance(a, FakeTensor) or isinstance(b, FakeTensor):
+        return False  # no memory yet; the operator compares their storages
+    spans = [
+        1 + sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+        for t in (a, b)
+    ]
+    ends = [t.data_ptr() + span * t.element_size() for t, span in zip((a, b), spans, strict=True)]
+    if ends[0] <= b.data_ptr() or ends[1] <= a.data_ptr():
+        return False
+    shift, uneven = divmod(b.data_ptr() - a.data_ptr(), a.element_size())
+    if uneven or a.element_size() != b.element_size():
+        return True
+    # Their ranges cross, which is rare: mark the elements of one and look for them in the other.
+    first = min(0, shift)
+    marks = torch.zeros(max(spans[0], shift + spans[1]) - first, dtype=torch.bool)
+    marks.as_strided(a.shape, a.stride(), -first).fill_(True)
+    return bool(marks.as_strided(b.shape, b.stride(), shift - first).any())

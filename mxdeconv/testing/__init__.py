@@ -1,0 +1,22 @@
+"""Problems, layers and values that the project's tests, benchmarks and examples share."""
+
+from .data import Operands, channels_first, in_layout, integer_data, random_data
+from .layers import LAYERS, Layer, find_layer
+from .problems import SMALL, SMOKE, Problem, parse
+from .random_problems import random_problem
+
+__all__ = [
+    "LAYERS",
+    "SMALL",
+    "SMOKE",
+    "Layer",
+    "Operands",
+    "Problem",
+    "channels_first",
+    "find_layer",
+    "in_layout",
+    "integer_data",
+    "parse",
+    "random_data",
+    "random_problem",
+]
