@@ -2,7 +2,7 @@
 
     python examples/dcgan.py                            # a few minutes on two cores
 
-Noise of 1 x 1 is projected to 4 x 4, and four layers (kernel 4, stride 2, pad 1) bring it to
+A random vector is projected to 4 x 4, and four layers (kernel 4, stride 2, pad 1) bring it to
 64 x 64 (Radford, Metz, Chintala 2016). The network is told which texture to draw, so a sheet of
 samples has a row for each. Real images are random 64 x 64 crops of scikit-image's texture
 photographs, at half their size.
@@ -45,6 +45,11 @@ class Generator(nn.Module):
             in_channels=channels[0], num_filter=channels[1], kernel=(4, 4)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels[1:-1])
+        # How much of a fresh random picture each channel takes: where blades and stones lie is
+        # chance, and need not be squeezed out of one vector (as in StyleGAN).
+        self.chance = nn.ParameterList(
+            nn.Parameter(torch.full((count, 1, 1), 0.5)) for count in channels[1:-1]
+        )
         self.layers = nn.ModuleList(
             mxdeconv.Deconvolution(  # n -> 2n: 2(n-1) + 4 - 2
                 in_channels=c_in,
@@ -63,28 +68,31 @@ class Generator(nn.Module):
     def forward(self, noise: torch.Tensor, texture: torch.Tensor) -> torch.Tensor:
         known = F.one_hot(texture, len(TEXTURES)).to(noise.dtype)
         image = self.project(torch.cat([noise, known], 1)[:, :, None, None])
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            image = layer(F.relu(norm(image)))
+        for norm, chance, layer in zip(self.norms, self.chance, self.layers, strict=True):
+            image = norm(image)
+            image = image + chance * torch.randn_like(image[:, :1])
+            image = layer(F.leaky_relu(image, 0.1))
         return torch.tanh(image)
 
 
 class Discriminator(nn.Module):
-    """(N, 1, 64, 64) images and (N,) texture numbers -> (N,): how real, higher is more."""
+    """(N, 1, 64, 64) images and (N,) texture numbers -> (N, 4, 4): how real, each for a region."""
 
     def __init__(self, width: int = 20) -> None:
         super().__init__()
-        counts = [1, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
-        for c_in, c_out in pairwise(counts):
+        for c_in, c_out in pairwise([1, width, 2 * width, 4 * width, 8 * width]):
             conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)
+            nn.init.normal_(conv.weight, std=0.03)
             layers += [nn.utils.parametrizations.spectral_norm(conv), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
-        self.score = nn.Conv2d(counts[-1], 1 + len(TEXTURES), 4)
+        self.score = nn.Conv2d(8 * width, 1 + len(TEXTURES), 1)
 
     def forward(self, image: torch.Tensor, texture: torch.Tensor) -> torch.Tensor:
-        scores = self.score(self.body(image)).flatten(1)
-        # One score for "an image", one for "an image of this texture".
-        return scores[:, 0] + scores[:, 1:].gather(1, texture[:, None])[:, 0]
+        scores = self.score(self.body(image))
+        # One score for "a photograph", one for "a photograph of this texture".
+        of_texture = scores[torch.arange(len(texture)), 1 + texture]
+        return scores[:, 0] + of_texture
 
 
 class Crops:
@@ -122,13 +130,20 @@ class Sheet:
             columns * len(TEXTURES), NOISE, generator=torch.Generator().manual_seed(seed + 1)
         )
         self.texture = torch.arange(len(TEXTURES)).repeat_interleave(columns)
+        self.seed = seed
         self.moments: list[tuple[int, torch.Tensor]] = []
 
     @torch.no_grad()
     def draw(self, averaged: Generator, step: int) -> None:
         # Batch statistics, as in training: averaged weights have no running ones of their own.
         averaged.train()
-        self.moments.append((step, averaged(self.noise, self.texture)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.moments.append((step, averaged(self.noise, self.texture)))
+
+
+def noisy(images: torch.Tensor, strength: float) -> torch.Tensor:
+    return images + strength * torch.randn_like(images)
 
 
 def average_into(averaged: nn.Module, model: nn.Module, keep: float) -> None:
@@ -146,9 +161,9 @@ def train(steps: int, seed: int) -> tuple[Generator, Sheet, Crops, list[tuple[fl
     crops = Crops(torch.Generator().manual_seed(seed))
     sheet = Sheet(columns=8, seed=seed)
     moments = {max(1, round(steps * share)) for share in (0.1, 0.3, 0.6, 1.0)}
-    adam = {"betas": (0.5, 0.99)}
-    generator_step = torch.optim.Adam(generator.parameters(), lr=4e-4, **adam)
-    discriminator_step = torch.optim.Adam(discriminator.parameters(), lr=4e-4, **adam)
+    adam = {"lr": 2.5e-4, "betas": (0.5, 0.99)}
+    generator_step = torch.optim.Adam(generator.parameters(), **adam)
+    discriminator_step = torch.optim.Adam(discriminator.parameters(), **adam)
     losses: list[tuple[float, float]] = []
 
     bar = progress(range(steps), "training", "step")
@@ -156,23 +171,27 @@ def train(steps: int, seed: int) -> tuple[Generator, Sheet, Crops, list[tuple[fl
         real, texture = crops.batch()
         made = generator(torch.randn(BATCH, NOISE), texture)
 
+        # What the discriminator sees is overlaid with noise that fades out, so that it cannot win
+        # by single pixels while the generator still learns the coarse things.
+        strength = 0.2 * (1 - step / steps)
+
         # Hinge losses: the discriminator stops pushing where it is already sure.
         loss_d = (
-            F.relu(1 - discriminator(real, texture)).mean()
-            + F.relu(1 + discriminator(made.detach(), texture)).mean()
+            F.relu(1 - discriminator(noisy(real, strength), texture)).mean()
+            + F.relu(1 + discriminator(noisy(made.detach(), strength), texture)).mean()
         )
         discriminator_step.zero_grad(set_to_none=True)
         loss_d.backward()
         discriminator_step.step()
 
         discriminator.requires_grad_(False)  # its weight gradients are not needed here
-        loss_g = -discriminator(made, texture).mean()
-        discriminator.requires_grad_(True)
+        loss_g = -discriminator(noisy(made, strength), texture).mean()
         generator_step.zero_grad(set_to_none=True)
         loss_g.backward()
         generator_step.step()
+        discriminator.requires_grad_(True)
 
-        average_into(averaged, generator, keep=min(0.98, step / (step + 10)))
+        average_into(averaged, generator, keep=min(0.95, step / (step + 10)))
         losses.append((loss_g.item(), loss_d.item()))
         if step + 1 in moments:
             sheet.draw(averaged, step + 1)
@@ -258,7 +277,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1200, help="training steps")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps")
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="of weights, noise and crops")
     arguments = parser.parse_args()

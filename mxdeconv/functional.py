@@ -7,7 +7,7 @@ channels-last, then the raw operator, which checks the rest and carries autograd
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -149,15 +149,30 @@ def apply(
         require_tensor("bias", bias)
     if attributes.no_bias is not (bias is None):
         spec.check_bias(attributes, None if bias is None else bias.shape)
-    data_shape = data.shape
-    attributes.check_data_shape(data_shape)
-    attributes.check_weight_shape(weight.shape, attributes.channels(data_shape))
-    if target_shape:
-        arguments = cropped(call, data, target_shape)
-    if out is not None:
-        _run_into(data, weight, bias, arguments, attributes, out)
-        return out
-    return run(data, weight, bias, arguments, attributes.channels_last)
+    try:
+        data_shape = data.shape
+        attributes.check_data_shape(data_shape)
+        attributes.check_weight_shape(weight.shape, attributes.channels(data_shape))
+        if target_shape:
+            arguments = cropped(call, data, target_shape)
+        if out is not None:
+            _run_into(data, weight, bias, arguments, attributes, out)
+            return out
+        return run(data, weight, bias, arguments, attributes.channels_last)
+    except RuntimeError:  # among them: torch has no kernel, or no shape, for this kind of tensor
+        for name, tensor in (("data", data), ("weight", weight), ("bias", bias)):
+            if tensor is not None:
+                _require_dense(name, tensor)
+        raise
+
+
+def _require_dense(argument: str, tensor: Tensor) -> None:
+    if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
+        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else None
+        raise TypeError(
+            f"{argument} must be a dense tensor of dtype float32, float64, float16 or bfloat16, "
+            f"got {kind or tensor.layout}"
+        ) from None
 
 
 def run(
@@ -218,7 +233,13 @@ def _run_into(
     require_tensor("out", out)
     if not torch.compiler.is_compiling():  # a compiled graph writes out after it read the inputs
         for key, tensor in (("data", data), ("weight", weight), ("bias", bias)):
-            if tensor is not None and _share_an_element(out, tensor):
+            try:
+                shared = tensor is not None and _share_an_element(out, tensor)
+            except RuntimeError:  # a wrapped tensor has no address
+                raise ValueError(
+                    "out must be None inside torch.func transforms, got a tensor"
+                ) from None
+            if shared:
                 raise ValueError(f"out must not share memory with {key}")
     if autocasts(data.device.type):
         data, weight, bias = _autocast(data, weight, bias)

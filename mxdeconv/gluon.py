@@ -9,7 +9,7 @@ and in_channels=0 works with any number of groups.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,31 @@ class _ConvTranspose(Deconvolution):
         """The deconvolution, then the activation."""
         out = super().forward(data, target_shape, output_size=output_size)
         return out if self.act is None else self.act(out)
+
+    def to_torch(
+        self, input_size: Any = None
+    ) -> nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d:
+        """As `Deconvolution.to_torch`, for a layer without activation."""
+        if self.act is not None:
+            raise ValueError(
+                "activation must be None for to_torch, whose result has no place for it, "
+                f"got {self.act}"
+            )
+        return super().to_torch(input_size)
+
+    @classmethod
+    def from_attrs(cls, *_: Any, **__: Any) -> NoReturn:
+        """Not here: a symbol.json speaks of the operator."""
+        raise TypeError(
+            f"{cls.__name__} must be constructed; use mxdeconv.Deconvolution.from_attrs"
+        )
+
+    @classmethod
+    def from_torch(cls, *_: Any, **__: Any) -> NoReturn:
+        """Not here: torch's arguments are those of the operator."""
+        raise TypeError(
+            f"{cls.__name__} must be constructed; use mxdeconv.Deconvolution.from_torch"
+        )
 
 
 _CHANNELS_FIRST_ONLY = (init.Bilinear, init.BilinearUpsampling)

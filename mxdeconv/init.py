@@ -249,12 +249,17 @@ def create(argument: str, value: Any) -> Fill:
         if value.startswith("["):
             try:
                 name, options = json.loads(value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError):
                 name = None
         if isinstance(name, str) and isinstance(options, dict):
             kind = _REGISTRY.get(name.lower())
             if kind is not None:
-                return kind(**options)
+                try:
+                    return kind(**options)
+                except TypeError as error:
+                    raise TypeError(
+                        f"{argument} must name every option of {name!r} rightly: {error}"
+                    ) from None
         raise ValueError(
             f"{argument} must be one of {', '.join(map(repr, _REGISTRY))}, got {spec.show(value)}"
         )

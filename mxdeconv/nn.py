@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -40,6 +41,21 @@ class Deconvolution(LazyModuleMixin, nn.Module):
 
     weight: Parameter
     bias: Parameter | None
+
+    # MXNet's names, to be read: what a call does is fixed at construction.
+    kernel = property(attrgetter("attributes.kernel"))
+    stride = property(attrgetter("attributes.stride"))
+    dilate = property(attrgetter("attributes.dilate"))
+    pad = property(attrgetter("attributes.pad"))
+    adj = property(attrgetter("attributes.adj"))
+    target_shape = property(attrgetter("attributes.target_shape"))
+    num_filter = property(attrgetter("attributes.num_filter"))
+    num_group = property(attrgetter("attributes.num_group"))
+    workspace = property(attrgetter("attributes.workspace"))
+    no_bias = property(attrgetter("attributes.no_bias"))
+    cudnn_tune = property(attrgetter("attributes.cudnn_tune"))
+    cudnn_off = property(attrgetter("attributes.cudnn_off"))
+    layout = property(attrgetter("attributes.layout"))
 
     def __init__(
         self,
@@ -188,11 +204,19 @@ class Deconvolution(LazyModuleMixin, nn.Module):
             raise functional.named(error, self.name) from None
         self._try_on_meta(data, channels, target_shape, output_size)
         self.in_channels = channels
+        loaded = {
+            name: parameter.detach().clone()
+            for name, parameter in self._parameters.items()
+            if parameter is not None and not is_lazy(parameter)
+        }
         if isinstance(self.weight, UninitializedParameter):
             self.weight.materialize(attributes.weight_shape(channels))
         if isinstance(self.bias, UninitializedParameter):
             self.bias.materialize((attributes.num_filter,))
         self.reset_parameters()
+        with torch.no_grad():
+            for name, value in loaded.items():
+                getattr(self, name).copy_(value)
 
     def _try_on_meta(
         self, data: Tensor, channels: int, target_shape: Any, output_size: Any
@@ -260,12 +284,14 @@ class Deconvolution(LazyModuleMixin, nn.Module):
 
         Keys of the form `__key__` are MXNet's notes to itself and, as there, not read.
         """
-        given = {
-            key: value
-            for key, value in attrs.items()
-            if not (key.startswith("__") and key.endswith("__"))
-        }
         try:
+            if not isinstance(attrs, Mapping):
+                raise TypeError(f"attrs must be a mapping of strings, got {spec.show(attrs)}")
+            given = {
+                key: value
+                for key, value in attrs.items()
+                if not (str(key).startswith("__") and str(key).endswith("__"))
+            }
             unknown = [key for key in given if key not in spec.ATTRIBUTES]
             spec.refuse_unknown(unknown, spec.ATTRIBUTES)
         except TypeError as error:

@@ -281,7 +281,7 @@ def check_bias(attributes: Attributes, bias_shape: Sequence[int] | None) -> None
         raise ValueError("bias must be given when no_bias is False, got None")
 
 
-def refuse_unknown(unknown: Sequence[str], valid: Sequence[str]) -> None:
+def refuse_unknown(unknown: Sequence[object], valid: Sequence[str]) -> None:
     """Nothing that was given is ever dropped: an unknown keyword is an error."""
     for name in unknown:
         raise TypeError(f"unknown argument {show(name)}; valid are {', '.join(valid)}")

@@ -37,34 +37,19 @@ constexpr double kSplitBelow = 0.9;
 
 void make_regions(AxisTaps& taps) {
   if (taps.tap_count == 0 || taps.dst_count == 0) return;
-  const Range all{0, taps.dst_count};
-  int64_t valid = 0;
-  std::vector<int64_t> cuts{0, taps.dst_count};
   // Long progressions are not worth cutting; the cap keeps planning cheap for any kernel.
-  const bool few_taps = taps.tap_count <= 64;
-  for (int64_t j = 0; few_taps && j < taps.tap_count; ++j) {
-    const Range range = valid_results(taps, j, all);
-    valid += range.end - range.begin;
-    if (range.begin < range.end) {
-      cuts.push_back(range.begin);
-      cuts.push_back(range.end);
-    }
+  constexpr int64_t kMostTapsToCut = 64;
+  double valid = 0;
+  for (int64_t j = 0; j < taps.tap_count && j < kMostTapsToCut; ++j) {
+    const Range range = valid_results(taps, j, {0, taps.dst_count});
+    valid += double(range.end - range.begin);
   }
-  if (!few_taps || double(valid) >= kSplitBelow * double(taps.tap_count) * double(taps.dst_count)) {
+  const bool cut = taps.tap_count <= kMostTapsToCut &&
+                   valid < kSplitBelow * double(taps.tap_count) * double(taps.dst_count);
+  if (cut) {
+    taps.regions = exact_regions(taps);
+  } else {
     taps.regions.push_back({0, taps.dst_count, 0, taps.tap_count});
-    return;
-  }
-  std::sort(cuts.begin(), cuts.end());
-  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-  for (size_t c = 0; c + 1 < cuts.size(); ++c) {
-    AxisRegion region{cuts[c], cuts[c + 1], taps.tap_count, 0};
-    for (int64_t j = 0; j < taps.tap_count; ++j) {
-      const Range range = valid_results(taps, j, {region.begin, region.end});
-      if (range.begin >= range.end) continue;
-      region.tap_begin = std::min(region.tap_begin, j);
-      region.tap_end = j + 1;
-    }
-    if (region.tap_begin < region.tap_end) taps.regions.push_back(region);
   }
 }
 
@@ -75,6 +60,30 @@ Range valid_results(const AxisTaps& taps, int64_t tap, Range within) {
   const int64_t begin = std::max(within.begin, ceil_div(-base, taps.src_step));
   const int64_t end = std::min(within.end, floor_div(taps.src_size - 1 - base, taps.src_step) + 1);
   return {begin, std::max(begin, end)};
+}
+
+std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
+  std::vector<int64_t> cuts;
+  for (int64_t j = 0; j < taps.tap_count; ++j) {
+    const Range range = valid_results(taps, j, {0, taps.dst_count});
+    if (range.begin >= range.end) continue;
+    cuts.push_back(range.begin);
+    cuts.push_back(range.end);
+  }
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  std::vector<AxisRegion> regions;
+  for (size_t c = 0; c + 1 < cuts.size(); ++c) {
+    AxisRegion region{cuts[c], cuts[c + 1], taps.tap_count, 0};
+    for (int64_t j = 0; j < taps.tap_count; ++j) {
+      const Range range = valid_results(taps, j, {region.begin, region.end});
+      if (range.begin >= range.end) continue;
+      region.tap_begin = std::min(region.tap_begin, j);
+      region.tap_end = j + 1;
+    }
+    if (region.tap_begin < region.tap_end) regions.push_back(region);
+  }
+  return regions;
 }
 
 std::vector<AxisTaps> forward_phases(const Axis& axis) {

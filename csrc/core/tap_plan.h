@@ -37,7 +37,7 @@ struct AxisTaps {
   int64_t dst_begin = 0, dst_step = 1, dst_count = 0;
   int64_t src_begin = 0, src_step = 1, src_tap_step = 0, src_size = 0;
   int64_t tap_begin = 0, tap_step = 1, tap_count = 0;
-  std::vector<AxisRegion> regions;  // partition of the results; never with an empty tap range
+  std::vector<AxisRegion> regions;  // partition of the results that have a tap; see exact_regions
 };
 
 // The non-empty phases of the forward pass, at most `kernel` of them however large the stride.
@@ -46,6 +46,11 @@ std::vector<AxisTaps> forward_phases(const Axis& axis);
 
 // The data gradient's single progression (empty when no tap reaches any input).
 std::vector<AxisTaps> data_gradient_taps(const Axis& axis);
+
+// The results cut wherever the set of reaching taps changes, so that every tap of a region meets
+// the source for every result of it. `regions` of a plan is this where few pixels make it pay, and
+// one region with zeros at its border otherwise.
+std::vector<AxisRegion> exact_regions(const AxisTaps& taps);
 
 // Results q in [begin, end) whose source index for tap j lies inside the source.
 struct Range {

@@ -1,8 +1,9 @@
 // The contract between the drivers (compiled once, for any CPU) and the kernels (compiled once
-// per instruction set, see isa/). A driver sees three primitives per element type:
+// per instruction set, see isa/). A driver sees these primitives per element type:
 //
 //   pack   copies a strided block of a tensor into a dense panel of the accumulate type;
 //   gemm   multiplies two panels into a tile of accumulators;
+//   depthwise, depthwise_dot   work on one channel, without panels;
 //   store  rounds a block of accumulators into a strided block of a tensor, adding the bias.
 //
 // Panels. A panel holds `width` rows-or-columns of one operand, k outermost:
@@ -11,6 +12,7 @@
 //
 // The *row* operand's panels are 1..max_rows wide, its elements are broadcast; the *column*
 // operand's panels are exactly `vector` or `cols` (= 2 vectors) wide, its elements are vector lanes.
+// A column operand need not be packed in panels: any rows `col_stride` apart will do.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +21,12 @@
 
 namespace mxd::cpu {
 
-// A stretch of the summation: steps k of the row panel against steps k of the column panel.
+// A stretch of the summation: `length` steps of the row panel, from step row_k, against as many
+// steps of the column operand, from element col_offset + col_k * col_stride.
 struct Segment {
   int64_t row_k;
   int64_t col_k;
+  int64_t col_offset;
   int64_t length;
 };
 
@@ -39,13 +43,21 @@ struct Kernels {
   void (*pack)(void* dst, int64_t width, const void* src, int64_t rows, int64_t i_stride,
                int64_t steps, int64_t k_stride);
 
-  // tile[r * tile_stride + c] (+)= sum over the segments of row[k * rows + r] * col[k * cols + c],
-  // summed in the order of the segments. 1 <= rows <= max_rows; cols is `vector` or `cols`. The
-  // column panel and the tile rows are aligned to `vector` elements. Adds to the tile if
-  // `accumulate`, else overwrites it.
-  void (*gemm)(int rows, int cols, const void* row_panel, const void* col_panel,
-               const Segment* segments, int64_t segment_count, void* tile, int64_t tile_stride,
-               bool accumulate);
+  // tile[r * tile_stride + c] (+)= sum over the segments of
+  //     row[k * rows + r] * col[col_offset + k * col_stride + c],
+  // summed in the order of the segments. 1 <= rows <= max_rows; cols is `vector` or `cols`. Adds
+  // to the tile if `accumulate`, else overwrites it. No alignment is asked for.
+  void (*gemm)(int rows, int cols, const void* row_panel, const void* col_operand,
+               int64_t col_stride, const Segment* segments, int64_t segment_count, void* tile,
+               int64_t tile_stride, bool accumulate);
+
+  // One channel in, one out. acc[i] = sum over t < taps of weight[t] * src[offset[t] + i].
+  void (*depthwise)(void* acc, const void* src, const int64_t* offset, const void* weight,
+                    int64_t taps, int64_t count);
+
+  // Its weight gradient. sum[t] += sum over i of src[offset[t] + i] * out[i].
+  void (*depthwise_dot)(void* sum, const void* src, const int64_t* offset, int64_t taps,
+                        const void* out, int64_t count);
 
   // dst[r * row_stride + c * col_stride] =
   //     round(acc[r * acc_row_stride + c] + bias[r * bias_row_stride + c * bias_col_stride]).

@@ -1,4 +1,4 @@
-// The three primitives of kernels.h for one instruction set. See there for the contract.
+// The primitives of kernels.h for one instruction set. See there for the contract.
 
 #include "cpu/kernels.h"
 #include "cpu/simd.inl"
@@ -22,10 +22,10 @@ constexpr int kMaxRows = 6;
 // ---- gemm ---------------------------------------------------------------------------------
 
 template <class Acc, int kRows, int kVectors>
-void gemm_tile(const Acc* row_panel, const Acc* col_panel, const Segment* segments,
-               int64_t segment_count, Acc* tile, int64_t tile_stride, bool accumulate) {
+void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
+               const Segment* segments, int64_t segment_count, Acc* tile, int64_t tile_stride,
+               bool accumulate) {
   constexpr int kLanes = Simd<Acc>::kLanes;
-  constexpr int kCols = kVectors * kLanes;
   Vec<Acc> sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -34,7 +34,7 @@ void gemm_tile(const Acc* row_panel, const Acc* col_panel, const Segment* segmen
   }
   for (int64_t s = 0; s < segment_count; ++s) {
     const Acc* row = row_panel + segments[s].row_k * kRows;
-    const Acc* col = col_panel + segments[s].col_k * kCols;
+    const Acc* col = col_operand + segments[s].col_offset + segments[s].col_k * col_stride;
     const int64_t length = segments[s].length;
 #pragma GCC unroll 1
     for (int64_t k = 0; k < length; ++k) {
@@ -47,7 +47,7 @@ void gemm_tile(const Acc* row_panel, const Acc* col_panel, const Segment* segmen
         for (int v = 0; v < kVectors; ++v) sum[r][v] += row[r] * c[v];
       }
       row += kRows;
-      col += kCols;
+      col += col_stride;
     }
   }
 #pragma GCC unroll 16
@@ -61,30 +61,99 @@ void gemm_tile(const Acc* row_panel, const Acc* col_panel, const Segment* segmen
 }
 
 template <class Acc, int kRows>
-void gemm_rows(int rows, int cols, const Acc* row_panel, const Acc* col_panel,
-               const Segment* segments, int64_t segment_count, Acc* tile, int64_t tile_stride,
-               bool accumulate) {
+void gemm_rows(int rows, int cols, const Acc* row_panel, const Acc* col_operand,
+               int64_t col_stride, const Segment* segments, int64_t segment_count, Acc* tile,
+               int64_t tile_stride, bool accumulate) {
   if (rows == kRows) {
     if (cols == 2 * Simd<Acc>::kLanes) {
-      gemm_tile<Acc, kRows, 2>(row_panel, col_panel, segments, segment_count, tile, tile_stride,
-                               accumulate);
+      gemm_tile<Acc, kRows, 2>(row_panel, col_operand, col_stride, segments, segment_count, tile,
+                               tile_stride, accumulate);
     } else {
-      gemm_tile<Acc, kRows, 1>(row_panel, col_panel, segments, segment_count, tile, tile_stride,
-                               accumulate);
+      gemm_tile<Acc, kRows, 1>(row_panel, col_operand, col_stride, segments, segment_count, tile,
+                               tile_stride, accumulate);
     }
   } else if constexpr (kRows > 1) {
-    gemm_rows<Acc, kRows - 1>(rows, cols, row_panel, col_panel, segments, segment_count, tile,
-                              tile_stride, accumulate);
+    gemm_rows<Acc, kRows - 1>(rows, cols, row_panel, col_operand, col_stride, segments,
+                              segment_count, tile, tile_stride, accumulate);
   }
 }
 
 template <class Acc>
-void gemm(int rows, int cols, const void* row_panel, const void* col_panel,
+void gemm(int rows, int cols, const void* row_panel, const void* col_operand, int64_t col_stride,
           const Segment* segments, int64_t segment_count, void* tile, int64_t tile_stride,
           bool accumulate) {
   gemm_rows<Acc, kMaxRows>(rows, cols, static_cast<const Acc*>(row_panel),
-                           static_cast<const Acc*>(col_panel), segments, segment_count,
-                           static_cast<Acc*>(tile), tile_stride, accumulate);
+                           static_cast<const Acc*>(col_operand), col_stride, segments,
+                           segment_count, static_cast<Acc*>(tile), tile_stride, accumulate);
+}
+
+// ---- depthwise ----------------------------------------------------------------------------
+
+// kVectors vectors of results at a time, each summed over the taps in registers.
+template <class Acc, int kVectors>
+inline __attribute__((always_inline)) void depthwise_vectors(Acc* acc, const Acc* src,
+                                                             const int64_t* offset,
+                                                             const Acc* weight, int64_t taps) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  Vec<Acc> sum[kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) sum[v] = Vec<Acc>{};
+  for (int64_t t = 0; t < taps; ++t) {
+    const Acc* at = src + offset[t];
+    const Acc w = weight[t];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[v] += w * load<Acc>(at + v * kLanes);
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) store<Acc>(acc + v * kLanes, sum[v]);
+}
+
+template <class Acc>
+void depthwise(void* opaque_acc, const void* opaque_src, const int64_t* offset,
+               const void* opaque_weight, int64_t taps, int64_t count) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  Acc* acc = static_cast<Acc*>(opaque_acc);
+  const Acc* src = static_cast<const Acc*>(opaque_src);
+  const Acc* weight = static_cast<const Acc*>(opaque_weight);
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
+    depthwise_vectors<Acc, 4>(acc + i, src + i, offset, weight, taps);
+  }
+  for (; i + kLanes <= count; i += kLanes) {
+    depthwise_vectors<Acc, 1>(acc + i, src + i, offset, weight, taps);
+  }
+  if (i < count) {
+    Vec<Acc> sum{};
+    for (int64_t t = 0; t < taps; ++t) {
+      sum += weight[t] * load_first(src + offset[t] + i, count - i);
+    }
+    store_first(acc + i, sum, count - i);
+  }
+}
+
+template <class Acc>
+void depthwise_dot(void* opaque_sum, const void* opaque_src, const int64_t* offset, int64_t taps,
+                   const void* opaque_out, int64_t count) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  Acc* sum = static_cast<Acc*>(opaque_sum);
+  const Acc* src = static_cast<const Acc*>(opaque_src);
+  const Acc* out = static_cast<const Acc*>(opaque_out);
+  for (int64_t t = 0; t < taps; ++t) {
+    const Acc* at = src + offset[t];
+    Vec<Acc> lanes{};
+    Vec<Acc> more{};
+    int64_t i = 0;
+    for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+      lanes += load<Acc>(at + i) * load<Acc>(out + i);
+      more += load<Acc>(at + i + kLanes) * load<Acc>(out + i + kLanes);
+    }
+    for (; i + kLanes <= count; i += kLanes) lanes += load<Acc>(at + i) * load<Acc>(out + i);
+    if (i < count) more += load_first(at + i, count - i) * load_first(out + i, count - i);
+    lanes += more;
+    Acc total = 0;
+    for (int l = 0; l < kLanes; ++l) total += lanes[l];
+    sum[t] += total;
+  }
 }
 
 // ---- pack ---------------------------------------------------------------------------------
@@ -111,7 +180,11 @@ void pack_runs(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t step
     for (; i + kLanes <= rows; i += kLanes) {
       store<Acc>(dst + i, load_strided<kStride>(src + i * kStride));
     }
-    for (; i < rows; ++i) dst[i] = to_acc(src[i * kStride]);
+    if (kStride == 1 && i < rows) {
+      store_first(dst + i, load_first(src + i, rows - i), rows - i);
+    } else {
+      for (; i < rows; ++i) dst[i] = to_acc(src[i * kStride]);
+    }
     dst += width;
     src += k_stride;
   }
@@ -142,7 +215,7 @@ void pack_transposed(Acc* dst, int64_t width, const T* src, int64_t rows, int64_
       } else {
 #pragma GCC unroll 16
         for (int r = 0; r < kLanes; ++r) {
-          store_first<Acc>(dst + (k + r) * width + i, square[r], present);
+          store_first(dst + (k + r) * width + i, square[r], present);
         }
       }
     }
@@ -226,8 +299,17 @@ template <class T>
 constexpr Kernels kernels_of(const char* isa) {
   using Acc = typename AccOf<T>::Type;
   constexpr int kLanes = Simd<Acc>::kLanes;
-  return {isa,         kMaxRows,     2 * kLanes, kLanes,        int64_t(sizeof(Acc)),
-          sizeof(T),   pack<T>,      gemm<Acc>,  store_block<T>};
+  return {isa,
+          kMaxRows,
+          2 * kLanes,
+          kLanes,
+          int64_t(sizeof(Acc)),
+          int64_t(sizeof(T)),
+          pack<T>,
+          gemm<Acc>,
+          depthwise<Acc>,
+          depthwise_dot<Acc>,
+          store_block<T>};
 }
 
 }  // namespace

@@ -1,60 +1,52 @@
-// A block of results of one phase: consecutive pixels in the order (batch, axis 0, 1, 2), cut
-// into pieces that lie in one panel and are evenly spaced in memory.
+// A block of results whose source pixels are gathered tap by tap: consecutive results in the order
+// (batch, axis 0, 1, 2), cut into runs that lie in one panel and are evenly spaced in memory.
+//
+// Wastes no lane however small the image, but copies a source pixel once for every tap.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
-#include "core/tap_plan.h"
-#include "core/tensor_view.h"
+#include "cpu/box.h"
 #include "cpu/panels.h"
 
 namespace mxd::cpu {
 
-// A box of results that share their taps: one region on each axis, times the batch.
-struct Box {
-  const AxisTaps* taps[kAxes];
-  const AxisRegion* region[kAxes];
-  int64_t batch;
+class PixelBlock {
+ public:
+  // Results [begin, begin + panels.total()) of the box.
+  PixelBlock(const Box& box, const TensorView& src, const TensorView& dst, int64_t begin,
+             const Panels& panels);
 
-  int64_t pixels() const {
-    return batch * region[0]->results() * region[1]->results() * region[2]->results();
-  }
-  int64_t tap_count() const {
-    return region[0]->taps() * region[1]->taps() * region[2]->taps();
-  }
-};
+  const std::vector<Piece>& pieces() const { return pieces_; }
+  int64_t dst_step() const { return dst_step_; }
 
-struct Piece {
-  int64_t panel;
-  int64_t offset;        // of the first pixel within its panel
-  int64_t pixel;         // of the first pixel within the block
-  int64_t length;        // pixels
-  int64_t src;           // element offset of the first pixel's source at tap index 0 (virtual)
-  int64_t dst;           // element offset of the first pixel's result
-  int64_t at[kAxes];     // the first pixel's result index q on each axis
-};
-
-struct PixelBlock {
-  PixelBlock(const Box& box, const TensorView& src, const TensorView& dst);
-
-  // Makes `pieces` for pixels [begin, begin + panels.total()) of the box.
-  void cut(int64_t begin, const Panels& panels);
-
-  // The part [begin, end) of a piece whose source lies inside the tensor at this tap.
-  Range inside(const Piece& piece, const int64_t (&tap)[kAxes]) const;
-
-  int64_t src_tap_offset(const int64_t (&tap)[kAxes]) const;
-
-  const Box box;
-  std::vector<Piece> pieces;
-  int64_t src_step;      // elements from one pixel of a piece to the next
-  int64_t dst_step;
-  bool all_inside;       // no tap of this box meets the border
+  // Packs `channels` channels, from `src` on, of the pixels that the taps reach: panel after panel,
+  // tap after tap within a panel; zeros where a tap falls outside.
+  void pack(const Kernels& kernels, const char* src, int64_t channel_stride, int64_t channels,
+            const std::vector<Tap>& taps, const Panels& panels, char* dst) const;
 
  private:
-  const TensorView src_;
-  const TensorView dst_;
-  int run_axis_;  // the innermost axis longer than 1; -1: the batch
+  struct Run {
+    int64_t panel;
+    int64_t offset;      // of the first pixel within its panel
+    int64_t length;
+    int64_t src;         // element offset of the first pixel's source at tap index 0 (virtual)
+    int64_t at[kAxes];   // the first pixel's result index q on each axis
+  };
+
+  // The part of a run whose source lies inside the tensor at this tap.
+  Range inside(const Run& run, const Tap& tap) const;
+  bool covers(size_t first, size_t last, const Tap& tap) const;
+
+  const Box& box_;
+  const TensorView& src_;
+  std::vector<Run> runs_;
+  std::vector<Piece> pieces_;
+  int run_axis_ = -1;  // the innermost axis longer than 1; -1: the batch
+  int64_t src_step_;   // elements from one pixel of a run to the next
+  int64_t dst_step_;
+  bool all_inside_;
 };
 
 }  // namespace mxd::cpu

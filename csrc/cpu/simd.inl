@@ -39,20 +39,6 @@ inline __attribute__((always_inline)) void store(Acc* p, Vec<Acc> v) {
   *reinterpret_cast<typename Simd<Acc>::UnalignedVec*>(p) = v;
 }
 
-// Stores the first `count` lanes only.
-template <class Acc>
-inline __attribute__((always_inline)) void store_first(Acc* p, Vec<Acc> v, int64_t count) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(Acc) == 4) {
-    _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1u), (__m512)v);
-  } else {
-    _mm512_mask_storeu_pd(p, __mmask8((1u << count) - 1u), (__m512d)v);
-  }
-#else
-  for (int64_t i = 0; i < count; ++i) p[i] = v[i];
-#endif
-}
-
 // Storage types. The 16-bit ones are only containers: arithmetic is always in float.
 struct Half {
   uint16_t bits;
@@ -185,6 +171,62 @@ inline void store_as(BFloat16* p, Vec<float> v) {
   *reinterpret_cast<HalfUVec*>(p) =
       __builtin_convertvector((nan & quiet) | (~nan & rounded), HalfUVec);
 }
+
+// The first `count` lanes only, 0 < count < lanes: nothing beyond them is touched. Lanes that are
+// not loaded are zero.
+#if defined(__AVX512F__)
+
+inline __mmask16 first_lanes(int64_t count) { return __mmask16((1u << count) - 1u); }
+
+inline Vec<float> load_first(const float* p, int64_t count) {
+  return (Vec<float>)_mm512_maskz_loadu_ps(first_lanes(count), p);
+}
+inline Vec<double> load_first(const double* p, int64_t count) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(__mmask8(first_lanes(count)), p);
+}
+inline Vec<float> load_first(const Half* p, int64_t count) {
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+inline Vec<float> load_first(const BFloat16* p, int64_t count) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), p);
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+inline void store_first(float* p, Vec<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v);
+}
+inline void store_first(double* p, Vec<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, __mmask8(first_lanes(count)), (__m512d)v);
+}
+
+#else
+
+template <class T>
+inline auto load_first(const T* p, int64_t count) {
+  T lanes[Simd<float>::kLanes * sizeof(float) / (sizeof(T) < 4 ? 4 : sizeof(T))] = {};
+  std::memcpy(lanes, p, size_t(count) * sizeof(T));
+  return load_as(lanes);
+}
+template <class Acc>
+inline void store_first(Acc* p, Vec<Acc> v, int64_t count) {
+  std::memcpy(p, &v, size_t(count) * sizeof(Acc));
+}
+
+#endif
+
+#if defined(__AVX__) && !defined(__AVX512F__)
+
+inline __m256i first_lanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vec<float> load_first(const float* p, int64_t count) {
+  return (Vec<float>)_mm256_maskload_ps(p, first_lanes(count));
+}
+inline void store_first(float* p, Vec<float> v, int64_t count) {
+  _mm256_maskstore_ps(p, first_lanes(count), (__m256)v);
+}
+
+#endif
 
 template <class T>
 struct AccOf {

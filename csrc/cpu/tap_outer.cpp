@@ -281,7 +281,7 @@ class Worker {
         for (int64_t c = 0; c < cols_.count(); ++c) {
           kernels_.gemm(int(rows_.width(r)), int(cols_.width(c)),
                         row_base + rows_.begin(r) * row_steps,
-                        col_base + cols_.begin(c) * col_steps, segments_.data(),
+                        col_base + cols_.begin(c) * col_steps, cols_.width(c), segments_.data(),
                         int64_t(segments_.size()), tile + rows_.begin(r) * stride + cols_.begin(c),
                         stride, true);
         }
@@ -349,8 +349,8 @@ class Worker {
               data_line * e[2].inputs() + valid[2].begin + shift[2] - e[2].first;
           const int64_t out_k = out_line * e[2].results() + valid[2].begin - e[2].begin;
           const int64_t length = valid[2].end - valid[2].begin;
-          append(plan_.rows_are_inputs ? Segment{data_k, out_k, length}
-                                       : Segment{out_k, data_k, length});
+          append(plan_.rows_are_inputs ? Segment{data_k, out_k, 0, length}
+                                       : Segment{out_k, data_k, 0, length});
         }
       }
     }

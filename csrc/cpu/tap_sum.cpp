@@ -8,159 +8,55 @@
 #include "cpu/panels.h"
 #include "cpu/pixel_block.h"
 #include "cpu/scratch.h"
+#include "cpu/shifted_block.h"
+#include "cpu/tap_sum_plan.h"
 
 namespace mxd::cpu {
 namespace {
 
-// Block sizes. The pixel block (kPixels x steps) and the accumulators (kPixels x channels) each
-// take a quarter of the 1 MiB scratch floor, which is also a quarter of a common L2 cache; a row
-// panel of one summation block stays in L1. They are fixed, because the order of summation must
-// depend on the problem alone.
-constexpr int64_t kPixels = 256;
-constexpr int64_t kBlockBytes = int64_t(1) << 18;
-constexpr int64_t kWantedJobs = 32;
-
-struct Phase {
-  const AxisTaps* axis[kAxes];
-  std::vector<Box> boxes;
-  std::vector<int64_t> first_block;  // of each box; one more entry holds the total
-  int64_t spans = 0;                 // the blocks are shared out to this many jobs
-  int64_t first_job = 0;
-
-  int64_t blocks() const { return first_block.back(); }
-  int64_t taps() const { return axis[0]->tap_count * axis[1]->tap_count * axis[2]->tap_count; }
-};
-
-// A tap of a phase, as an index per axis and as one number in the packed weights.
-struct Tap {
-  int64_t at[kAxes];
-  int64_t flat;
-};
-
-struct Plan {
-  Plan(const TapSum& tap_sum, const Resources& resources) : sum(tap_sum) {
-    const Kernels& kernels = *sum.kernels;
-    steps = kBlockBytes / (kPixels * kernels.acc_bytes);
-    const int64_t channel_limit = kBlockBytes / (kPixels * kernels.acc_bytes);
-    channel_blocks = ceil_div(sum.dst_channels, channel_limit);
-    make_phases();
-    spread_jobs();
-
-    max_channels = ceil_div(sum.dst_channels, channel_blocks);
-    const int64_t padded = ceil_div(max_channels, kernels.cols) * kernels.cols;
-    int64_t most_taps = 0;
-    for (const Phase& phase : phases) most_taps = std::max(most_taps, phase.taps());
-    const int64_t all_weights = padded * most_taps * sum.src_channels * kernels.acc_bytes;
-    const int64_t budget = resources.workspace_bytes / std::max(resources.threads->count(), 1) -
-                           3 * kBlockBytes;
-    weights_resident = all_weights <= std::max(budget, kBlockBytes);
-    weight_bytes = weights_resident ? all_weights : kBlockBytes;
-    scratch_bytes = align_up(weight_bytes) + 2 * align_up(kBlockBytes) +
-                    align_up(padded * kernels.acc_bytes) + kAlignment;
-  }
-
-  const TapSum& sum;
-  std::vector<Phase> phases;
-  int64_t steps;            // of the summation that one block of panels holds
-  int64_t channel_blocks;   // the dst channels are cut into this many
-  int64_t max_channels;
-  int64_t jobs = 0;
-  bool weights_resident;    // a job's packed weights fit: packed once per job, not per block
-  int64_t weight_bytes;
-  int64_t scratch_bytes;
-
-  const Phase& phase_of(int64_t job) const {
-    const auto after = std::upper_bound(
-        phases.begin(), phases.end(), job,
-        [](int64_t wanted, const Phase& phase) { return wanted < phase.first_job; });
-    return *(after - 1);
-  }
-
- private:
-  void make_phases() {
-    for (const AxisTaps& a0 : sum.axes[0]) {
-      for (const AxisTaps& a1 : sum.axes[1]) {
-        for (const AxisTaps& a2 : sum.axes[2]) {
-          Phase phase;
-          phase.axis[0] = &a0;
-          phase.axis[1] = &a1;
-          phase.axis[2] = &a2;
-          int64_t block = 0;
-          for (const AxisRegion& r0 : a0.regions) {
-            for (const AxisRegion& r1 : a1.regions) {
-              for (const AxisRegion& r2 : a2.regions) {
-                phase.boxes.push_back({{&a0, &a1, &a2}, {&r0, &r1, &r2}, sum.batch});
-                phase.first_block.push_back(block);
-                block += ceil_div(phase.boxes.back().pixels(), kPixels);
-              }
-            }
-          }
-          phase.first_block.push_back(block);
-          phases.push_back(std::move(phase));
-        }
-      }
-    }
-  }
-
-  // Enough jobs for many threads: first by pixels, then, for small images, by channels.
-  void spread_jobs() {
-    const int64_t fixed = int64_t(phases.size()) * sum.groups;
-    int64_t most_blocks = 1;
-    for (const Phase& phase : phases) most_blocks = std::max(most_blocks, phase.blocks());
-    const int64_t reachable = fixed * channel_blocks * most_blocks;
-    if (reachable < kWantedJobs) {
-      const int64_t narrowest = 4 * sum.kernels->max_rows;
-      channel_blocks = std::max(
-          channel_blocks, std::min(ceil_div(kWantedJobs, fixed * most_blocks),
-                                   std::max<int64_t>(sum.dst_channels / narrowest, 1)));
-    }
-    for (Phase& phase : phases) {
-      phase.spans =
-          std::min(phase.blocks(), ceil_div(kWantedJobs, fixed * channel_blocks));
-      phase.first_job = jobs;
-      jobs += sum.groups * channel_blocks * phase.spans;
-    }
-  }
-};
-
 template <class Acc>
 class Worker {
  public:
-  explicit Worker(const Plan& plan)
+  explicit Worker(const TapSumPlan& plan)
       : plan_(plan), sum_(plan.sum), kernels_(*plan.sum.kernels),
         scratch_(new Scratch(plan.scratch_bytes)) {
     weights_ = scratch_->template take<Acc>(plan.weight_bytes / int64_t(sizeof(Acc)));
-    pixels_ = scratch_->template take<Acc>(kBlockBytes / int64_t(sizeof(Acc)));
-    acc_ = scratch_->template take<Acc>(kBlockBytes / int64_t(sizeof(Acc)));
+    source_ = scratch_->template take<Acc>(kBlockElements);
+    acc_ = scratch_->template take<Acc>(kBlockElements);
     bias_ = scratch_->template take<Acc>(plan.max_channels);
   }
 
   void operator()(int64_t job) {
     const Phase& phase = plan_.phase_of(job);
+    phase_ = &phase;
     job -= phase.first_job;
     const int64_t span = job % phase.spans;
     const int64_t block = job / phase.spans % plan_.channel_blocks;
     group_ = job / phase.spans / plan_.channel_blocks;
     channel_begin_ = sum_.dst_channels * block / plan_.channel_blocks;
-    const int64_t channel_end = sum_.dst_channels * (block + 1) / plan_.channel_blocks;
-    const int64_t channels = channel_end - channel_begin_;
-    const Panels channel_panels = sum_.lanes == Lanes::kPixels
-                                      ? Panels::of_rows(kernels_, channels)
-                                      : Panels::of_cols(kernels_, channels);
+    const int64_t channels = sum_.dst_channels * (block + 1) / plan_.channel_blocks - channel_begin_;
+    channels_ = sum_.lanes == Lanes::kPixels ? Panels::of_rows(kernels_, channels)
+                                             : Panels::of_cols(kernels_, channels);
     load_bias(channels);
     if (plan_.weights_resident) {
-      std::vector<Tap> taps;
-      list_taps(phase, {{0, phase.axis[0]->tap_count}, {0, phase.axis[1]->tap_count},
-                        {0, phase.axis[2]->tap_count}}, &taps);
-      pack_weights(phase, taps, 0, sum_.src_channels, channel_panels);
+      list_taps({{0, phase.axis[0]->tap_count, 0, phase.axis[0]->tap_count},
+                 {0, phase.axis[1]->tap_count, 0, phase.axis[1]->tap_count},
+                 {0, phase.axis[2]->tap_count, 0, phase.axis[2]->tap_count}});
+      pack_weights(box_taps_, 0, sum_.src_channels);
     }
-    const int64_t blocks = phase.blocks();
-    for (int64_t b = blocks * span / phase.spans; b < blocks * (span + 1) / phase.spans; ++b) {
-      run_block(phase, b, channel_panels);
+    if (weights_finite()) {
+      run_share(phase.boxes, phase.blocks, span, phase.spans);
+    } else {
+      const std::vector<BoxPlan> exact = plan_.exact_boxes(phase);
+      int64_t blocks = 0;
+      for (const BoxPlan& plan : exact) blocks += plan.blocks;
+      run_share(exact, blocks, span, phase.spans);
     }
   }
 
  private:
+  static constexpr int64_t kBlockElements = kBlockBytes / int64_t(sizeof(Acc));
+
   void load_bias(int64_t channels) {
     if (!sum_.bias.data) return;
     const int64_t first = group_ * sum_.dst_channels + channel_begin_;
@@ -169,196 +65,271 @@ class Worker {
     kernels_.pack(bias_, channels, bias, channels, sum_.bias.stride, 1, 0);
   }
 
-  // The taps of a box of tap indices, in the order of summation.
-  static void list_taps(const Phase& phase, const Range (&range)[kAxes], std::vector<Tap>* taps) {
-    taps->clear();
-    for (int64_t t0 = range[0].begin; t0 < range[0].end; ++t0) {
-      for (int64_t t1 = range[1].begin; t1 < range[1].end; ++t1) {
-        for (int64_t t2 = range[2].begin; t2 < range[2].end; ++t2) {
+  // The taps of one region on each axis, in the order of summation.
+  void list_taps(const AxisRegion (&region)[kAxes]) {
+    box_taps_.clear();
+    for (int64_t t0 = region[0].tap_begin; t0 < region[0].tap_end; ++t0) {
+      for (int64_t t1 = region[1].tap_begin; t1 < region[1].tap_end; ++t1) {
+        for (int64_t t2 = region[2].tap_begin; t2 < region[2].tap_end; ++t2) {
           const int64_t flat =
-              (t0 * phase.axis[1]->tap_count + t1) * phase.axis[2]->tap_count + t2;
-          taps->push_back({{t0, t1, t2}, flat});
+              (t0 * phase_->axis[1]->tap_count + t1) * phase_->axis[2]->tap_count + t2;
+          box_taps_.push_back({{t0, t1, t2}, flat});
         }
       }
     }
   }
 
-  // Packs channels [begin, end) of the taps: panel after panel, tap after tap within a panel.
-  void pack_weights(const Phase& phase, const std::vector<Tap>& taps, int64_t begin, int64_t end,
-                    const Panels& panels) {
-    const int64_t channels = end - begin;
-    const int64_t panel_steps = int64_t(taps.size()) * channels;
-    for (int64_t panel = 0; panel < panels.count(); ++panel) {
-      const int64_t width = panels.width(panel);
-      Acc* dst = weights_ + panels.begin(panel) * panel_steps;
-      if (panels.present(panel) < width) {
+  // Packs src channels [begin, end) of the taps: panel after panel, tap after tap within a panel.
+  void pack_weights(const std::vector<Tap>& taps, int64_t begin, int64_t end) {
+    const int64_t steps = end - begin;
+    const int64_t panel_steps = int64_t(taps.size()) * steps;
+    for (int64_t panel = 0; panel < channels_.count(); ++panel) {
+      const int64_t width = channels_.width(panel);
+      Acc* dst = weights_ + channels_.begin(panel) * panel_steps;
+      if (channels_.present(panel) < width) {
         std::memset(dst, 0, size_t(panel_steps * width) * sizeof(Acc));
       }
       for (const Tap& tap : taps) {
-        int64_t offset =
-            group_ * sum_.weight_group + begin * sum_.weight_src +
-            (channel_begin_ + panels.begin(panel)) * sum_.weight_dst;
+        int64_t offset = group_ * sum_.weight_group + begin * sum_.weight_src +
+                         (channel_begin_ + channels_.begin(panel)) * sum_.weight_dst;
         for (int a = 0; a < kAxes; ++a) {
-          const AxisTaps& axis = *phase.axis[a];
+          const AxisTaps& axis = *phase_->axis[a];
           offset += (axis.tap_begin + tap.at[a] * axis.tap_step) * sum_.weight_tap[a];
         }
         kernels_.pack(dst, width, sum_.weight + offset * kernels_.elem_bytes,
-                      panels.present(panel), sum_.weight_dst, channels, sum_.weight_src);
-        dst += channels * width;
+                      channels_.present(panel), sum_.weight_dst, steps, sum_.weight_src);
+        dst += steps * width;
       }
     }
   }
 
-  // Packs channels [begin, end) of the source pixels that the taps reach; zeros outside.
-  void pack_pixels(const PixelBlock& block, const std::vector<Tap>& taps, int64_t begin,
-                   int64_t end, const Panels& panels) {
-    const int64_t channels = end - begin;
-    const int64_t panel_steps = int64_t(taps.size()) * channels;
-    const char* src =
-        static_cast<const char*>(sum_.src.data) +
-        (group_ * sum_.src_channels + begin) * sum_.src.channel * kernels_.elem_bytes;
-    size_t first = 0;
-    for (int64_t panel = 0; panel < panels.count(); ++panel) {
-      size_t last = first;
-      while (last < block.pieces.size() && block.pieces[last].panel == panel) ++last;
-      const int64_t width = panels.width(panel);
-      Acc* dst = pixels_ + panels.begin(panel) * panel_steps;
-      for (const Tap& tap : taps) {
-        const bool gaps = panels.present(panel) < width || !covered(block, first, last, tap);
-        if (gaps) std::memset(dst, 0, size_t(channels * width) * sizeof(Acc));
-        const int64_t tap_offset = block.src_tap_offset(tap.at);
-        for (size_t i = first; i < last; ++i) {
-          const Piece& piece = block.pieces[i];
-          const Range part = block.inside(piece, tap.at);
-          if (part.begin >= part.end) continue;
-          const int64_t offset = piece.src + tap_offset + part.begin * block.src_step;
-          kernels_.pack(dst + piece.offset + part.begin, width, src + offset * kernels_.elem_bytes,
-                        part.end - part.begin, block.src_step, channels, sum_.src.channel);
-        }
-        dst += channels * width;
-      }
-      first = last;
+  bool packed_finite(int64_t elements) const {
+    constexpr int kLanes = 16;  // independent sums, for the compiler to vectorise
+    Acc sums[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= elements; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) sums[l] += weights_[i + l] * Acc(0);
     }
+    for (; i < elements; ++i) sums[0] += weights_[i] * Acc(0);
+    return std::all_of(sums, sums + kLanes, [](Acc sum) { return sum == 0; });
   }
 
-  static bool covered(const PixelBlock& block, size_t first, size_t last, const Tap& tap) {
-    if (block.all_inside) return true;
-    for (size_t i = first; i < last; ++i) {
-      const Range part = block.inside(block.pieces[i], tap.at);
-      if (part.end - part.begin < block.pieces[i].length) return false;
+  // Whether all weights of the job are finite. See TapSumPlan::exact_boxes.
+  bool weights_finite() {
+    if (plan_.weights_resident) {
+      return packed_finite(phase_->taps() * sum_.src_channels * channels_.padded_total());
+    }
+    list_taps({{0, 0, 0, phase_->axis[0]->tap_count},
+               {0, 0, 0, phase_->axis[1]->tap_count},
+               {0, 0, 0, phase_->axis[2]->tap_count}});
+    for (const Tap& tap : box_taps_) {
+      for (int64_t c = 0; c < sum_.src_channels; c += plan_.gathered_steps) {
+        const int64_t end = std::min(c + plan_.gathered_steps, sum_.src_channels);
+        taps_.assign(1, tap);
+        pack_weights(taps_, c, end);
+        if (!packed_finite((end - c) * channels_.padded_total())) return false;
+      }
     }
     return true;
   }
 
-  void run_block(const Phase& phase, int64_t index, const Panels& channel_panels) {
-    const auto after =
-        std::upper_bound(phase.first_block.begin(), phase.first_block.end(), index);
-    const size_t which = size_t(after - phase.first_block.begin()) - 1;
-    const Box& box = phase.boxes[which];
-    const int64_t begin = (index - phase.first_block[which]) * kPixels;
-    const int64_t count = std::min(kPixels, box.pixels() - begin);
-    const Panels pixel_panels = sum_.lanes == Lanes::kPixels ? Panels::of_cols(kernels_, count)
-                                                             : Panels::of_rows(kernels_, count);
-    PixelBlock block(box, sum_.src, sum_.dst);
-    block.cut(begin, pixel_panels);
-    const Panels& rows = sum_.lanes == Lanes::kPixels ? channel_panels : pixel_panels;
-    const Panels& cols = sum_.lanes == Lanes::kPixels ? pixel_panels : channel_panels;
+  void run_share(const std::vector<BoxPlan>& boxes, int64_t blocks, int64_t span, int64_t spans) {
+    const int64_t begin = blocks * span / spans;
+    const int64_t end = blocks * (span + 1) / spans;
+    int64_t first = 0;
+    for (const BoxPlan& plan : boxes) {
+      const int64_t from = std::max(begin - first, int64_t(0));
+      const int64_t to = std::min(end - first, plan.blocks);
+      first += plan.blocks;
+      if (from >= to) continue;
+      list_taps(plan.box.region);
+      if (plan.shifted) {
+        run_shifted(plan, from, to);
+      } else {
+        for (int64_t block = from; block < to; ++block) run_gathered(plan.box, block);
+      }
+    }
+  }
 
-    list_taps(phase, {{box.region[0]->tap_begin, box.region[0]->tap_end},
-                      {box.region[1]->tap_begin, box.region[1]->tap_end},
-                      {box.region[2]->tap_begin, box.region[2]->tap_end}}, &box_taps_);
-    // A block of the summation is one tap with part of its channels, or several whole taps.
-    const int64_t channel_parts = ceil_div(sum_.src_channels, plan_.steps);
-    const int64_t block_taps =
-        channel_parts > 1 ? 1 : std::max<int64_t>(plan_.steps / sum_.src_channels, 1);
+  const char* source_at(int64_t channel) const {
+    return static_cast<const char*>(sum_.src.data) +
+           (group_ * sum_.src_channels + channel) * sum_.src.channel * kernels_.elem_bytes;
+  }
+
+  void run_gathered(const Box& box, int64_t block) {
+    const int64_t begin = block * kGatheredPixels;
+    const int64_t count = std::min(kGatheredPixels, box.pixels() - begin);
+    const bool pixel_lanes = sum_.lanes == Lanes::kPixels;
+    const Panels pixels = pixel_lanes ? Panels::of_cols(kernels_, count)
+                                      : Panels::of_rows(kernels_, count);
+    const PixelBlock source(box, sum_.src, sum_.dst, begin, pixels);
+    // A step of the summation is one tap with part of its channels, or several whole taps.
+    const int64_t parts = ceil_div(sum_.src_channels, plan_.gathered_steps);
+    const int64_t step_taps =
+        parts > 1 ? 1 : std::max<int64_t>(plan_.gathered_steps / sum_.src_channels, 1);
     bool accumulate = false;
-    for (size_t t = 0; t < box_taps_.size(); t += size_t(block_taps)) {
-      const size_t t_end = std::min(t + size_t(block_taps), box_taps_.size());
-      taps_.assign(box_taps_.begin() + int64_t(t), box_taps_.begin() + int64_t(t_end));
-      for (int64_t part = 0; part < channel_parts; ++part) {
-        const int64_t c_begin = sum_.src_channels * part / channel_parts;
-        const int64_t c_end = sum_.src_channels * (part + 1) / channel_parts;
-        pack_pixels(block, taps_, c_begin, c_end, pixel_panels);
-        if (!plan_.weights_resident) pack_weights(phase, taps_, c_begin, c_end, channel_panels);
-        list_segments(c_begin, c_end);
-        multiply(phase, rows, cols, c_end - c_begin, accumulate);
+    for (size_t t = 0; t < box_taps_.size(); t += size_t(step_taps)) {
+      taps_.assign(box_taps_.begin() + int64_t(t),
+                   box_taps_.begin() + int64_t(std::min(t + size_t(step_taps), box_taps_.size())));
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t c_begin = sum_.src_channels * part / parts;
+        const int64_t c_end = sum_.src_channels * (part + 1) / parts;
+        const int64_t steps = int64_t(taps_.size()) * (c_end - c_begin);
+        source.pack(kernels_, source_at(c_begin), sum_.src.channel, c_end - c_begin, taps_, pixels,
+                    reinterpret_cast<char*>(source_));
+        if (!plan_.weights_resident) pack_weights(taps_, c_begin, c_end);
+        segments_.clear();
+        for (size_t i = 0; i < taps_.size(); ++i) {
+          const int64_t pixel_k = int64_t(i) * (c_end - c_begin);
+          const int64_t weight_k = weight_step(i, c_begin, c_end);
+          append(pixel_lanes ? Segment{weight_k, pixel_k, 0, c_end - c_begin}
+                             : Segment{pixel_k, weight_k, 0, c_end - c_begin});
+        }
+        const int64_t weight_steps =
+            plan_.weights_resident ? phase_->taps() * sum_.src_channels : steps;
+        if (pixel_lanes) {
+          multiply(channels_, weights_, weight_steps, pixels, source_, steps, accumulate);
+        } else {
+          multiply(pixels, source_, steps, channels_, weights_, weight_steps, accumulate);
+        }
         accumulate = true;
       }
     }
-    store_block(block, channel_panels.total(), cols.padded_total());
+    const int64_t acc_stride = pixel_lanes ? pixels.padded_total() : channels_.padded_total();
+    store(source.pieces(), source.dst_step(), acc_stride);
   }
 
-  // Pairs the steps of the packed weights with those of the packed pixels.
-  void list_segments(int64_t c_begin, int64_t c_end) {
-    const int64_t length = c_end - c_begin;
-    segments_.clear();
-    for (size_t t = 0; t < taps_.size(); ++t) {
-      const int64_t pixel_k = int64_t(t) * length;
-      const int64_t weight_k =
-          plan_.weights_resident ? taps_[t].flat * sum_.src_channels + c_begin : pixel_k;
-      const Segment segment = sum_.lanes == Lanes::kPixels
-                                  ? Segment{weight_k, pixel_k, length}
-                                  : Segment{pixel_k, weight_k, length};
-      if (!segments_.empty() && segments_.back().row_k + segments_.back().length == segment.row_k &&
-          segments_.back().col_k + segments_.back().length == segment.col_k) {
-        segments_.back().length += length;
-      } else {
-        segments_.push_back(segment);
+  // Shifted blocks of one box: the channels are the rows, positions of the grid the columns.
+  void run_shifted(const BoxPlan& plan, int64_t from, int64_t to) {
+    const Box& box = plan.box;
+    const ShiftedGrid grid(box, plan.size, kernels_);
+    const int64_t parts = ceil_div(
+        sum_.src_channels,
+        kBlockElements / std::max(grid.channel_elements(), channels_.padded_total()));
+    const int64_t channels = ceil_div(sum_.src_channels, parts);
+    const int64_t step_taps =
+        std::max<int64_t>(kBlockElements / (channels * channels_.padded_total()), 1);
+    const int64_t count[kAxes] = {ceil_div(box.results(0), plan.size[0]),
+                                  ceil_div(box.results(1), plan.size[1]),
+                                  ceil_div(box.results(2), plan.size[2])};
+    for (int64_t block = from; block < to; ++block) {
+      const int64_t at[kAxes] = {block / count[2] / count[1] % count[0],
+                                 block / count[2] % count[1], block % count[2]};
+      const int64_t n = block / count[2] / count[1] / count[0];
+      int64_t begin[kAxes];
+      int64_t size[kAxes];
+      for (int a = 0; a < kAxes; ++a) {
+        begin[a] = box.region[a].begin + at[a] * plan.size[a];
+        size[a] = std::min(plan.size[a], box.region[a].end - begin[a]);
       }
+      const Panels positions =
+          Panels::of_cols(kernels_, grid.position(size[0] - 1, size[1] - 1) + size[2]);
+      bool accumulate = false;
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t c_begin = sum_.src_channels * part / parts;
+        const int64_t c_end = sum_.src_channels * (part + 1) / parts;
+        grid.pack(kernels_, sum_.src, source_at(c_begin) + n * sum_.src.batch * kernels_.elem_bytes,
+                  c_end - c_begin, begin, reinterpret_cast<char*>(source_));
+        for (size_t t = 0; t < box_taps_.size(); t += size_t(step_taps)) {
+          const size_t t_end = std::min(t + size_t(step_taps), box_taps_.size());
+          taps_.assign(box_taps_.begin() + int64_t(t), box_taps_.begin() + int64_t(t_end));
+          if (!plan_.weights_resident) pack_weights(taps_, c_begin, c_end);
+          segments_.clear();
+          for (size_t i = 0; i < taps_.size(); ++i) {
+            append({weight_step(i, c_begin, c_end), 0, grid.tap_offset(taps_[i]), c_end - c_begin});
+          }
+          const int64_t weight_steps = plan_.weights_resident
+                                           ? phase_->taps() * sum_.src_channels
+                                           : int64_t(taps_.size()) * (c_end - c_begin);
+          multiply(channels_, weights_, weight_steps, positions, source_, 1, accumulate,
+                   grid.channel_elements());
+          accumulate = true;
+        }
+      }
+      pieces_.clear();
+      for (int64_t q0 = 0; q0 < size[0]; ++q0) {
+        for (int64_t q1 = 0; q1 < size[1]; ++q1) {
+          const int64_t q[kAxes] = {begin[0] + q0, begin[1] + q1, begin[2]};
+          Piece piece{grid.position(q0, q1), size[2], n * sum_.dst.batch};
+          for (int a = 0; a < kAxes; ++a) {
+            piece.dst += (box.taps[a]->dst_begin + q[a] * box.taps[a]->dst_step) * sum_.dst.axis[a];
+          }
+          pieces_.push_back(piece);
+        }
+      }
+      store(pieces_, box.taps[2]->dst_step * sum_.dst.axis[2], positions.padded_total());
     }
   }
 
-  void multiply(const Phase& phase, const Panels& rows, const Panels& cols, int64_t channels,
-                bool accumulate) {
-    const int64_t pixel_steps = int64_t(taps_.size()) * channels;
-    const int64_t weight_steps =
-        plan_.weights_resident ? phase.taps() * sum_.src_channels : pixel_steps;
-    const bool pixel_lanes = sum_.lanes == Lanes::kPixels;
-    const Acc* row_base = pixel_lanes ? weights_ : pixels_;
-    const Acc* col_base = pixel_lanes ? pixels_ : weights_;
-    const int64_t row_steps = pixel_lanes ? weight_steps : pixel_steps;
-    const int64_t col_steps = pixel_lanes ? pixel_steps : weight_steps;
+  // Where channel c_begin of the i-th tap of taps_ lies in a packed weight panel.
+  int64_t weight_step(size_t i, int64_t c_begin, int64_t c_end) const {
+    return plan_.weights_resident ? taps_[i].flat * sum_.src_channels + c_begin
+                                  : int64_t(i) * (c_end - c_begin);
+  }
+
+  // Adds a segment, as part of the one before where it continues it.
+  void append(const Segment& next) {
+    if (!segments_.empty()) {
+      Segment& last = segments_.back();
+      if (last.row_k + last.length == next.row_k && last.col_k + last.length == next.col_k &&
+          last.col_offset == next.col_offset) {
+        last.length += next.length;
+        return;
+      }
+    }
+    segments_.push_back(next);
+  }
+
+  // One step of the summation, tile by tile. A panel starts `steps` times its first element into
+  // its operand; `col_stride` 0 means that the columns are packed in panels.
+  void multiply(const Panels& rows, const Acc* row_base, int64_t row_steps, const Panels& cols,
+                const Acc* col_base, int64_t col_steps, bool accumulate, int64_t col_stride = 0) {
     const int64_t stride = cols.padded_total();
     for (int64_t r = 0; r < rows.count(); ++r) {
       for (int64_t c = 0; c < cols.count(); ++c) {
         kernels_.gemm(int(rows.width(r)), int(cols.width(c)), row_base + rows.begin(r) * row_steps,
-                      col_base + cols.begin(c) * col_steps, segments_.data(),
+                      col_base + cols.begin(c) * col_steps,
+                      col_stride ? col_stride : cols.width(c), segments_.data(),
                       int64_t(segments_.size()), acc_ + rows.begin(r) * stride + cols.begin(c),
                       stride, accumulate);
       }
     }
   }
 
-  void store_block(const PixelBlock& block, int64_t channels, int64_t acc_stride) {
+  void store(const std::vector<Piece>& pieces, int64_t dst_step, int64_t acc_stride) {
     const int64_t channel0 = group_ * sum_.dst_channels + channel_begin_;
-    char* dst = static_cast<char*>(sum_.dst.data) +
-                channel0 * sum_.dst.channel * kernels_.elem_bytes;
+    char* dst =
+        static_cast<char*>(sum_.dst.data) + channel0 * sum_.dst.channel * kernels_.elem_bytes;
     const Acc* bias = sum_.bias.data ? bias_ : nullptr;
-    for (const Piece& piece : block.pieces) {
+    for (const Piece& piece : pieces) {
       char* at = dst + piece.dst * kernels_.elem_bytes;
       if (sum_.lanes == Lanes::kPixels) {
-        kernels_.store(at, sum_.dst.channel, block.dst_step, acc_ + piece.pixel, acc_stride,
-                       channels, piece.length, bias, 1, 0);
+        kernels_.store(at, sum_.dst.channel, dst_step, acc_ + piece.pixel, acc_stride,
+                       channels_.total(), piece.length, bias, 1, 0);
       } else {
-        kernels_.store(at, block.dst_step, sum_.dst.channel, acc_ + piece.pixel * acc_stride,
-                       acc_stride, piece.length, channels, bias, 0, 1);
+        kernels_.store(at, dst_step, sum_.dst.channel, acc_ + piece.pixel * acc_stride, acc_stride,
+                       piece.length, channels_.total(), bias, 0, 1);
       }
     }
   }
 
-  const Plan& plan_;
+  const TapSumPlan& plan_;
   const TapSum& sum_;
   const Kernels& kernels_;
   std::unique_ptr<Scratch> scratch_;
   Acc* weights_;
-  Acc* pixels_;
+  Acc* source_;
   Acc* acc_;
   Acc* bias_;
+  // The job at hand.
+  const Phase* phase_ = nullptr;
   int64_t group_ = 0;
   int64_t channel_begin_ = 0;
-  std::vector<Tap> box_taps_;
-  std::vector<Tap> taps_;
+  Panels channels_;
+  std::vector<Tap> box_taps_;      // of the box
+  std::vector<Tap> taps_;          // of the step of the summation
   std::vector<Segment> segments_;
+  std::vector<Piece> pieces_;
 };
 
 // Whether the phases reach every result; if not, the others hold the bias alone.
@@ -424,7 +395,7 @@ void run_tap_sum(const TapSum& sum, const Resources& resources) {
     fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
                    sum.dst_size);
   }
-  const Plan plan(sum, resources);
+  const TapSumPlan plan(sum, resources);
   if (sum.kernels->acc_bytes == 8) {
     for_each_job(*resources.threads, plan.jobs, [&plan] { return Worker<double>(plan); });
   } else {

@@ -1,0 +1,62 @@
+// How a tap sum is cut into jobs, and those into blocks.
+#pragma once
+
+#include <vector>
+
+#include "cpu/box.h"
+#include "cpu/tap_sum.h"
+
+namespace mxd::cpu {
+
+// Block sizes. The packed source and the accumulators of a block each take a quarter of the 1 MiB
+// scratch floor, which is also a quarter of a common L2 cache. They are fixed, because the order
+// of summation must depend on the problem alone.
+constexpr int64_t kBlockBytes = int64_t(1) << 18;
+constexpr int64_t kGatheredPixels = 256;
+constexpr int64_t kShiftedPositions = 512;
+
+// A box and how its source is brought to the tiles.
+struct BoxPlan {
+  Box box;
+  bool shifted;           // ShiftedGrid; else PixelBlock
+  int64_t size[kAxes];    // results per block, if shifted
+  int64_t blocks;
+};
+
+struct Phase {
+  const AxisTaps* axis[kAxes];
+  std::vector<BoxPlan> boxes;
+  int64_t blocks = 0;
+  int64_t spans = 0;      // the blocks are shared out to this many jobs
+  int64_t first_job = 0;
+
+  int64_t taps() const { return axis[0]->tap_count * axis[1]->tap_count * axis[2]->tap_count; }
+};
+
+struct TapSumPlan {
+  TapSumPlan(const TapSum& sum, const Resources& resources);
+
+  const Phase& phase_of(int64_t job) const;
+
+  // The boxes of a phase cut so finely that no zero stands for a missing source pixel. A weight
+  // that is not finite would turn such a zero into a NaN that the sum over the existing pixels
+  // does not have.
+  std::vector<BoxPlan> exact_boxes(const Phase& phase) const;
+
+  const TapSum& sum;
+  std::vector<Phase> phases;
+  int64_t channel_blocks;   // the dst channels are cut into this many
+  int64_t max_channels;     // in one of them
+  int64_t gathered_steps;   // of the summation that a block of gathered pixels holds
+  int64_t jobs = 0;
+  bool weights_resident;    // a job's packed weights fit: packed once per job, not per block
+  int64_t weight_bytes;
+  int64_t scratch_bytes;
+
+ private:
+  BoxPlan plan_box(const Box& box) const;
+  void make_phases();
+  void spread_jobs();
+};
+
+}  // namespace mxd::cpu

@@ -1,0 +1,112 @@
+"""Builds and runs the torch-free tests: python3 build.py VARIANT [arguments of the program].
+
+    plain      the flags of the extension
+    sanitize   AddressSanitizer and UndefinedBehaviorSanitizer
+    thread     ThreadSanitizer
+    aarch64    Debian's cross compiler; runs under qemu-user
+
+Needs a C++17 compiler and the standard library of Python only. Objects and the program go to
+build/native/VARIANT. The flags of the instruction sets are read from setup.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+RECOVER_NOT = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
+VARIANTS = {
+    "plain": [],
+    "sanitize": ["-fsanitize=address,undefined", *RECOVER_NOT],
+    "thread": ["-fsanitize=thread", *RECOVER_NOT],
+    "aarch64": ["-static"],
+}
+
+
+def setup_constants() -> tuple[list[str], dict[str, list[str]]]:
+    """COMMON_FLAGS and X86_ISAS of setup.py, without running it."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    values = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name in ("COMMON_FLAGS", "X86_ISAS"):
+                # Lists of strings with *(...) inside: more than ast.literal_eval takes.
+                values[name] = eval(ast.unparse(node.value), {})
+    return values["COMMON_FLAGS"], values["X86_ISAS"]
+
+
+def compiler(variant: str) -> list[str]:
+    """The compiler's command, or exits with one line that says what is missing."""
+    cross = variant == "aarch64" and platform.machine() != "aarch64"
+    if cross and not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")):
+        sys.exit(
+            "test-aarch64 needs a cross compiler and an emulator "
+            "(Debian: apt install g++-aarch64-linux-gnu qemu-user)"
+        )
+    command = ["aarch64-linux-gnu-g++"] if cross else shlex.split(os.environ.get("CXX", "c++"))
+    if not shutil.which(command[0]):
+        sys.exit(f"{command[0]} is not there: install a C++17 compiler or name one with CXX=")
+    return command
+
+
+def build(variant: str) -> Path:
+    """Compiles what is out of date, links, and returns the program."""
+    common, x86_isas = setup_constants()
+    isas = x86_isas if variant != "aarch64" and platform.machine() in ("x86_64", "AMD64") else {}
+    out = ROOT / "build" / "native" / variant
+    out.mkdir(parents=True, exist_ok=True)
+    program = out / "native_test"
+    # The engine is compiled as the extension is; only a sanitizer's -O1 comes after its -O3.
+    base = [*compiler(variant), "-std=c++17", *common, *VARIANTS[variant], "-pthread"]
+    base += [f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
+
+    isa_flags = {ROOT / f"csrc/cpu/isa/kernels_{isa}.cpp": isas[isa] for isa in isas}
+    isa_flags[ROOT / "csrc/cpu/isa/kernels_baseline.cpp"] = []
+    defines = [f"-DMXD_HAVE_{isa.upper()}=1" for isa in isas]
+    sources = [*(ROOT / "csrc/core").glob("*.cpp"), *(ROOT / "csrc/cpu").glob("*.cpp")]
+    sources += [*isa_flags, *HERE.glob("*.cpp")]
+    headers = [*(ROOT / "csrc/core").glob("*.h"), *(ROOT / "csrc/cpu").glob("*.[hi]*")]
+    engine_newest = max(h.stat().st_mtime for h in [*headers, ROOT / "setup.py", Path(__file__)])
+    tests_newest = max(h.stat().st_mtime for h in HERE.glob("*.h"))
+
+    def compile_one(source: Path) -> Path:
+        target = out / f"{source.stem}.o"
+        newest = max(source.stat().st_mtime, engine_newest)
+        if source.parent == HERE:
+            newest = max(newest, tests_newest)
+        if not target.exists() or target.stat().st_mtime < newest:
+            flags = isa_flags.get(source, defines)
+            subprocess.run([*base, *flags, "-c", str(source), "-o", str(target)], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, sorted(sources)))
+    newest_object = max(o.stat().st_mtime for o in objects)
+    if not program.exists() or program.stat().st_mtime < newest_object:
+        subprocess.run([*base, *map(str, objects), "-o", str(program)], check=True)
+    return program
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in VARIANTS:
+        print(__doc__)
+        return 2
+    variant = sys.argv[1]
+    program = [str(build(variant)), *sys.argv[2:]]
+    if variant == "aarch64" and platform.machine() != "aarch64":
+        program.insert(0, "qemu-aarch64")
+    return subprocess.run(program).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

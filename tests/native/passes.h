@@ -1,0 +1,46 @@
+// One problem on integer data: operands, expected results, and the engine held against them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/engine.h"
+#include "reference.h"
+
+namespace mxd::test {
+
+constexpr cpu::Pass kPasses[] = {cpu::Pass::kForward, cpu::Pass::kDataGradient,
+                                 cpu::Pass::kWeightGradient};
+const char* name_of(cpu::Pass pass);
+void run_pass(cpu::Pass pass, const cpu::Problem& problem, const cpu::Resources& resources);
+
+// Operands and the three results. Every sum of products stays below 2^24 in magnitude, so that the
+// order of summation does not matter and a result is the exact sum, rounded once.
+struct Case {
+  // `expand` lets some dimensions of the operands have stride 0.
+  Case(const Geometry& geometry, bool expand, Random& random);
+
+  Geometry geometry;
+  std::array<bool, 5> expanded[3];  // of data, weight, out
+  Integers data, weight, out_grad;
+  std::vector<int32_t> bias;
+  Integers out, data_grad, weight_grad;
+};
+
+struct Setting {
+  DType dtype;
+  Layout data, weight, out;
+  int threads;
+  int64_t workspace_bytes;
+  bool with_bias;
+  std::string isa;
+};
+std::string name_of(const Setting& setting);
+
+// Runs all passes in a setting and checks each result to the last bit, and its surroundings.
+void check_case(const Case& problem, const Setting& setting, Random& random);
+
+// The one that --problem names, in many settings.
+void check_chosen_problem();
+
+}  // namespace mxd::test

@@ -1,0 +1,260 @@
+// The primitives of every instruction set, held against the contract in cpu/kernels.h, and
+// the panels that they work on.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "check.h"
+#include "cpu/cpu_isa.h"
+#include "cpu/engine.h"
+#include "cpu/panels.h"
+#include "element.h"
+#include "problems.h"
+
+namespace mxd::test {
+namespace {
+
+// Calls visit(kernels, dtype) for every table there is.
+template <class Visit>
+void for_each_kernels(const Visit& visit) {
+  for (const std::string& isa : cpu::available_isas()) {
+    cpu::set_isa(isa);
+    for (const DType dtype : kDTypes) visit(cpu::kernels_for(dtype), dtype);
+  }
+}
+
+DType accumulate_type(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+double accumulator(const cpu::Kernels& kernels, const std::vector<char>& memory, int64_t index) {
+  return load_element(kernels.acc_bytes == 8 ? DType::kFloat64 : DType::kFloat32,
+                      memory.data() + index * kernels.acc_bytes);
+}
+
+std::string name_of_call(const cpu::Kernels& kernels, DType dtype, const char* primitive) {
+  return std::string(primitive) + " of " + name_of(dtype) + " for " + kernels.isa;
+}
+
+MXD_TEST(kernel_tables, "sizes of each table fit its dtype") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
+    MXD_CHECK(kernels.elem_bytes == size_of(dtype), "wrong element size");
+    MXD_CHECK(kernels.acc_bytes == size_of(accumulate_type(dtype)), "wrong accumulator size");
+    MXD_CHECK(kernels.cols == 2 * kernels.vector && kernels.max_rows >= 1, "wrong tile");
+    MXD_CHECK(kernels.isa == cpu::isa_in_use(), "the table of another instruction set");
+  });
+  MXD_CHECK(!cpu::set_isa("no such set"), "an unknown instruction set was accepted");
+}
+
+MXD_TEST(panels, "panels are a partition, of legal widths") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType) {
+    for (int64_t total = 1; total <= 600; ++total) {
+      for (const bool rows : {true, false}) {
+        const cpu::Panels panels = rows ? cpu::Panels::of_rows(kernels, total)
+                                        : cpu::Panels::of_cols(kernels, total);
+        int64_t next = 0;
+        int64_t least = total;
+        int64_t most = 0;
+        for (int64_t p = 0; p < panels.count(); ++p) {
+          const int64_t width = panels.width(p);
+          MXD_CHECK(panels.begin(p) == next, "a gap between panels");
+          MXD_CHECK(panels.present(p) >= 1 && panels.present(p) <= width, "an empty panel");
+          if (rows) {
+            MXD_CHECK(width <= kernels.max_rows && panels.present(p) == width, "a padded row panel");
+          } else {
+            MXD_CHECK(width == kernels.cols || (width == kernels.vector && p == panels.count() - 1),
+                      "a column panel of a width that gemm does not have");
+          }
+          next += panels.present(p);
+          least = std::min(least, width);
+          most = std::max(most, width);
+        }
+        MXD_CHECK(next == total && panels.total() == total, "panels do not add up");
+        MXD_CHECK(!rows || most - least <= 1, "row panels differ by more than one");
+        MXD_CHECK(panels.padded_total() >= total &&
+                      panels.padded_total() < total + (rows ? 1 : kernels.cols),
+                  "too much padding");
+      }
+    }
+  });
+}
+
+MXD_TEST(pack, "every path of pack: strides, tails, exact sources, nothing else written") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
+    const int64_t v = kernels.vector;
+    for (const int64_t i_stride : {0, 1, 2, 3, 50}) {
+      for (const int64_t k_stride : {0, 1, 2, 3, 51}) {
+        for (const int64_t rows : {int64_t(1), int64_t(3), int64_t(4), v - 1, v, v + 1, 2 * v,
+                                   2 * v + 3}) {
+          for (const int64_t steps : {int64_t(1), v - 1, v, v + 1, 2 * v + 3}) {
+            const int64_t span = (rows - 1) * i_stride + (steps - 1) * k_stride + 1;
+            std::vector<char> src(size_t(span * kernels.elem_bytes));
+            for (int64_t e = 0; e < span; ++e) {
+              store_element(dtype, double(e % 251 - 125), src.data() + e * kernels.elem_bytes);
+            }
+            const int64_t width = rows + 2;
+            // Ends with the last element: the caller may have no more.
+            const int64_t count = (steps - 1) * width + rows;
+            std::vector<char> dst(size_t(count * kernels.acc_bytes), char(0xff));
+            kernels.pack(dst.data(), width, src.data(), rows, i_stride, steps, k_stride);
+            bool right = true;
+            for (int64_t at = 0; at < count; ++at) {
+              const double value = accumulator(kernels, dst, at);
+              const int64_t i = at % width;
+              const int64_t k = at / width;
+              right = right && (i < rows ? value == double((i * i_stride + k * k_stride) % 251 - 125)
+                                         : std::isnan(value));
+            }
+            MXD_CHECK(right, name_of_call(kernels, dtype, "pack") + ": rows " +
+                                 std::to_string(rows) + " stride " + std::to_string(i_stride) +
+                                 ", steps " + std::to_string(steps) + " stride " +
+                                 std::to_string(k_stride));
+          }
+        }
+      }
+    }
+  });
+}
+
+// `count` integers of the accumulate type, in scratch memory of exactly that size.
+struct Accumulators {
+  Accumulators(DType acc, int64_t count, Random& random)
+      : values(size_t(count)), type(acc), bytes(size_t(count * size_of(acc))) {
+    for (int64_t e = 0; e < count; ++e) {
+      values[size_t(e)] = draw(random, -9, 9);
+      store_element(acc, double(values[size_t(e)]), bytes.data() + e * size_of(acc));
+    }
+  }
+  // Whether the memory holds the values.
+  bool holds_values() const {
+    for (size_t e = 0; e < values.size(); ++e) {
+      if (load_element(type, bytes.data() + int64_t(e) * size_of(type)) != double(values[e])) {
+        return false;
+      }
+    }
+    return true;
+  }
+  std::vector<int64_t> values;
+  DType type;
+  std::vector<char> bytes;
+};
+
+MXD_TEST(gemm, "every register tile, several segments, overwrite and accumulate") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
+    if (size_of(dtype) == 2) return;  // the same functions as float32's
+    Random random(options().seed);
+    const std::vector<cpu::Segment> segments{{5, 0, 0, 3}, {0, 4, 1, 1}, {9, 7, 5, 0}, {1, 9, 3, 4}};
+    constexpr int64_t kSteps = 13;
+    for (int rows = 1; rows <= kernels.max_rows; ++rows) {
+      for (const int cols : {kernels.vector, kernels.cols}) {
+        for (const int col_stride : {cols, cols + 3, 1}) {
+          for (const bool accumulate : {false, true}) {
+            const int64_t tile_stride = cols + 3;
+            const Accumulators row(dtype, kSteps * rows, random);
+            const Accumulators col(dtype, (kSteps - 1) * col_stride + cols + 3, random);
+            Accumulators tile(dtype, (rows - 1) * tile_stride + cols, random);
+            for (int64_t i = 0; i < rows; ++i) {
+              for (int64_t j = 0; j < cols; ++j) {
+                int64_t& sum = tile.values[size_t(i * tile_stride + j)];
+                if (!accumulate) sum = 0;
+                for (const cpu::Segment& s : segments) {
+                  for (int64_t k = 0; k < s.length; ++k) {
+                    sum += row.values[size_t((s.row_k + k) * rows + i)] *
+                           col.values[size_t(s.col_offset + (s.col_k + k) * col_stride + j)];
+                  }
+                }
+              }
+            }
+            kernels.gemm(rows, cols, row.bytes.data(), col.bytes.data(), col_stride,
+                         segments.data(), int64_t(segments.size()), tile.bytes.data(), tile_stride,
+                         accumulate);
+            MXD_CHECK(tile.holds_values(), name_of_call(kernels, dtype, "gemm") + ": " +
+                                               std::to_string(rows) + " x " + std::to_string(cols));
+          }
+        }
+      }
+    }
+  });
+}
+
+MXD_TEST(depthwise, "one channel: every tail, overlapping and repeated offsets") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
+    if (size_of(dtype) == 2) return;  // the same functions as float32's
+    Random random(options().seed);
+    for (int64_t count = 1; count <= 10 * kernels.vector; ++count) {
+      const std::vector<int64_t> offsets{0, 1, 1, 7};
+      for (const int64_t taps : {1, 2, 4}) {
+        const int64_t reach = count + offsets[size_t(taps - 1)];
+        const Accumulators src(dtype, reach, random);
+        const Accumulators weight(dtype, taps, random);
+        const Accumulators out(dtype, count, random);
+        Accumulators acc(dtype, count, random);
+        Accumulators sum(dtype, taps, random);
+        for (int64_t i = 0; i < count; ++i) acc.values[size_t(i)] = 0;
+        for (int64_t t = 0; t < taps; ++t) {
+          for (int64_t i = 0; i < count; ++i) {
+            const int64_t x = src.values[size_t(offsets[size_t(t)] + i)];
+            acc.values[size_t(i)] += weight.values[size_t(t)] * x;
+            sum.values[size_t(t)] += out.values[size_t(i)] * x;
+          }
+        }
+        kernels.depthwise(acc.bytes.data(), src.bytes.data(), offsets.data(), weight.bytes.data(),
+                          taps, count);
+        kernels.depthwise_dot(sum.bytes.data(), src.bytes.data(), offsets.data(), taps,
+                              out.bytes.data(), count);
+        const std::string size = ": " + std::to_string(count) + " results, " +
+                                 std::to_string(taps) + " taps";
+        MXD_CHECK(acc.holds_values(), name_of_call(kernels, dtype, "depthwise") + size);
+        MXD_CHECK(sum.holds_values(), name_of_call(kernels, dtype, "depthwise_dot") + size);
+      }
+    }
+  });
+}
+
+MXD_TEST(store, "every path of store: strides, tails, bias, nothing else written") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
+    const DType acc = accumulate_type(dtype);
+    const int64_t v = kernels.vector;
+    constexpr int64_t kRows = 3;
+    for (const int64_t cols : {int64_t(1), v - 1, v, v + 1, 2 * v + 3}) {
+      for (const int64_t col_stride : {1, 2, 7}) {
+        for (const int bias_kind : {0, 1, 2, 3}) {  // none, one value, per row, per column
+          const int64_t acc_stride = cols + 1;
+          std::vector<char> sums(size_t(kRows * acc_stride * kernels.acc_bytes));
+          for (int64_t e = 0; e < kRows * acc_stride; ++e) {
+            store_element(acc, double(e % 100), sums.data() + e * kernels.acc_bytes);
+          }
+          const int64_t biases = bias_kind == 0 ? 0 : bias_kind == 1 ? 1 : bias_kind == 2 ? kRows : cols;
+          std::vector<char> bias(size_t(biases * kernels.acc_bytes));
+          for (int64_t e = 0; e < biases; ++e) {
+            store_element(acc, double(50 - e), bias.data() + e * kernels.acc_bytes);
+          }
+          const int64_t row_stride = cols * col_stride + 5;
+          const int64_t span = (kRows - 1) * row_stride + (cols - 1) * col_stride + 1;
+          std::vector<char> dst(size_t(span * kernels.elem_bytes), char(0xff));
+          std::vector<char> expected = dst;
+          for (int64_t r = 0; r < kRows; ++r) {
+            for (int64_t c = 0; c < cols; ++c) {
+              const double b = bias_kind == 0   ? 0.0
+                               : bias_kind == 1 ? 50.0
+                               : bias_kind == 2 ? double(50 - r)
+                                                : double(50 - c);
+              store_element(dtype, double((r * acc_stride + c) % 100) + b,
+                            expected.data() + (r * row_stride + c * col_stride) * kernels.elem_bytes);
+            }
+          }
+          kernels.store(dst.data(), row_stride, col_stride, sums.data(), acc_stride, kRows, cols,
+                        bias_kind ? bias.data() : nullptr, bias_kind == 2, bias_kind == 3);
+          MXD_CHECK(dst == expected, name_of_call(kernels, dtype, "store") + ": " +
+                                         std::to_string(cols) + " columns, stride " +
+                                         std::to_string(col_stride) + ", bias kind " +
+                                         std::to_string(bias_kind));
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace mxd::test

@@ -1,0 +1,93 @@
+"""Inf and NaN reach exactly the results that the direct sum over the taps gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, nan
+
+import pytest
+import reference
+import torch
+from conftest import ISAS
+from passes import arguments_of, as_channels_last, in_order
+from torch import Tensor
+
+import mxdeconv._C as _C
+from mxdeconv import ops
+from mxdeconv.testing import SMALL, Operands, Problem, integer_data
+
+# Every kind of geometry, with few enough values to put the intruder at each of them in turn.
+PROBLEMS = [p for p in SMALL if 0 < p.values <= 320 and p.products <= 1500]
+
+
+Pass = Callable[[Operands], Tensor]
+
+
+def passes(problem: Problem, which: str) -> list[tuple[str, Pass, Pass]]:
+    """Name, engine and direct sum of each pass that reads the operand `which`."""
+    arguments = arguments_of(problem)
+    every: list[tuple[str, set[str], Pass, Pass]] = [
+        (
+            "out",
+            {"data", "weight", "bias"},
+            lambda o: ops.deconvolution(o.data, o.weight, o.bias, arguments),
+            lambda o: reference.forward(problem, o.data, o.weight, o.bias),
+        ),
+        (
+            "data_grad",
+            {"weight", "out_grad"},
+            lambda o: ops.deconvolution_data(o.weight, o.out_grad, arguments),
+            lambda o: reference.data_gradient(problem, o.weight, o.out_grad),
+        ),
+        (
+            "weight_grad",
+            {"data", "out_grad"},
+            lambda o: ops.deconvolution_weight(o.data, o.out_grad, arguments),
+            lambda o: reference.weight_gradient(problem, o.data, o.out_grad),
+        ),
+    ]
+    return [(name, engine, direct) for name, reads, engine, direct in every if which in reads]
+
+
+def same(got: Tensor, expected: Tensor) -> bool:
+    """Equal values, NaN in the same places; `expected` is float64, `got` anything."""
+    return torch.allclose(got.double(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_there_are_enough_problems() -> None:
+    assert len(PROBLEMS) >= 20
+    assert {problem.rank for problem in PROBLEMS} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("which", ["data", "weight", "bias", "out_grad"])
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_intruder_at_every_position(problem: Problem, which: str) -> None:
+    """The operands are small integers, some of them 0 (Inf * 0 is NaN): all else stays exact."""
+    before = _C.build_info()["cpu_isa"]
+    clean = in_order(integer_data(problem, torch.float32), problem)
+    clean = Operands(*(value.sign() * (value.abs() % 4) for value in clean))
+    for position in range(getattr(clean, which).numel()):
+        value = getattr(clean, which).clone(memory_format=torch.contiguous_format)
+        value.view(-1)[position] = (inf, nan, -inf)[position % 3]
+        operands = clean._replace(**{which: value})
+        moved = Operands(*map(as_channels_last, operands))
+        for name, engine, direct in passes(problem, which):
+            expected = direct(operands)
+            try:
+                for isa in ISAS:
+                    _C.set_cpu_isa(isa)
+                    assert same(engine(operands), expected), (name, isa, position)
+                    assert same(engine(moved), expected), (name, isa, position)
+            finally:
+                _C.set_cpu_isa(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("intruder", [inf, -inf, nan], ids=str)
+def test_intruder_in_every_dtype(isa: str, dtype: torch.dtype, intruder: float) -> None:
+    for problem in PROBLEMS[:12]:
+        clean = in_order(integer_data(problem, torch.float16), problem)
+        operands = Operands(*(value.to(dtype) for value in clean))
+        operands.data.select(-1, 0).fill_(intruder)
+        for name, engine, direct in passes(problem, "data"):
+            assert same(engine(operands), direct(operands).to(dtype).double()), name
