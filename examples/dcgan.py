@@ -1,11 +1,12 @@
-"""Learn to draw brick, grass and gravel: a DCGAN whose generator is made of mxdeconv.Deconvolution.
+"""Learn the look of brick, grass and gravel: a DCGAN with a generator of mxdeconv.Deconvolution.
 
-    python examples/dcgan.py                            # a few minutes on two cores
+    python examples/dcgan.py                            # some minutes on two cores
 
 A random vector is projected to 4 x 4, and four layers (kernel 4, stride 2, pad 1) bring it to
 64 x 64 (Radford, Metz, Chintala 2016). The network is told which texture to draw, so a sheet of
 samples has a row for each. Real images are random 64 x 64 crops of scikit-image's texture
-photographs, at half their size.
+photographs, at half their size. The default run is short: it finds tones, grain and mortar lines,
+not photographs.
 
 Writes into --out: dcgan_samples.png (the same noise over time, beside real crops),
 dcgan_sheet.png (many samples at the end) and dcgan_losses.png.

@@ -7,7 +7,7 @@ channels-last, then the raw operator, which checks the rest and carries autograd
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor

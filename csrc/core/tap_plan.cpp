@@ -6,8 +6,8 @@
 namespace mxd {
 namespace {
 
-int64_t floor_div(int64_t a, int64_t b) {  // b > 0
-  return a >= 0 ? a / b : -((-a + b - 1) / b);
+int64_t floor_div(int64_t a, int64_t b) {  // b > 0; no step of it overflows
+  return a / b - (a % b < 0 ? 1 : 0);
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }

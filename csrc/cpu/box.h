@@ -9,10 +9,11 @@
 
 namespace mxd::cpu {
 
-// A tap of a phase: its index j on each axis.
+// A tap of a phase.
 struct Tap {
-  int64_t at[kAxes];
-  int64_t flat;  // its place among all taps of the phase
+  int64_t at[kAxes];  // its index j on each axis
+  int64_t flat;       // its place in the kernel
+  int64_t offset;     // of its weight, in elements
 };
 
 // One region on each axis, times the batch.

@@ -158,15 +158,29 @@ void depthwise_dot(void* opaque_sum, const void* opaque_src, const int64_t* offs
 
 // ---- pack ---------------------------------------------------------------------------------
 
-// A vector of elements `kStride` (1 or 2) apart. Touches nothing beyond the last of them.
+// A vector of elements `kStride` (1 or 2) apart, of which the first `count` are wanted: touches
+// nothing beyond the last of those. Lanes beyond are zero.
 template <int kStride, class T>
-inline __attribute__((always_inline)) auto load_strided(const T* p) {
+inline __attribute__((always_inline)) auto load_strided(const T* p, int64_t count) {
   using Acc = typename AccOf<T>::Type;
-  constexpr int kLanes = Simd<Acc>::kLanes;
+  constexpr int64_t kLanes = Simd<Acc>::kLanes;
   if constexpr (kStride == 1) {
-    return load_as(p);
+    return count >= kLanes ? load_as(p) : load_first(p, count);
   } else {
-    return even_lanes<Acc>(load_as(p), load_as(p + kLanes - 1));
+    if (count >= kLanes) return even_lanes<Acc>(load_as(p), load_as(p + kLanes - 1));
+    const int64_t spanned = 2 * count - 1;
+    if (spanned < kLanes) return even_lanes<Acc>(load_first(p, spanned), Vec<Acc>{});
+    const int64_t rest = spanned - kLanes + 1;
+    return even_lanes<Acc>(load_as(p), load_first(p + kLanes - 1, rest));
+  }
+}
+
+template <class Acc>
+inline __attribute__((always_inline)) void store_count(Acc* p, Vec<Acc> v, int64_t count) {
+  if (count >= Simd<Acc>::kLanes) {
+    store<Acc>(p, v);
+  } else {
+    store_first(p, v, count);
   }
 }
 
@@ -176,59 +190,35 @@ void pack_runs(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t step
                int64_t k_stride) {
   constexpr int kLanes = Simd<Acc>::kLanes;
   for (int64_t k = 0; k < steps; ++k) {
-    int64_t i = 0;
-    for (; i + kLanes <= rows; i += kLanes) {
-      store<Acc>(dst + i, load_strided<kStride>(src + i * kStride));
-    }
-    if (kStride == 1 && i < rows) {
-      store_first(dst + i, load_first(src + i, rows - i), rows - i);
-    } else {
-      for (; i < rows; ++i) dst[i] = to_acc(src[i * kStride]);
+    for (int64_t i = 0; i < rows; i += kLanes) {
+      store_count<Acc>(dst + i, load_strided<kStride>(src + i * kStride, rows - i), rows - i);
     }
     dst += width;
     src += k_stride;
   }
 }
 
-// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers.
+// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers. At the
+// edges absent rows repeat the last one, absent steps are zero, and neither is written.
 template <int kStride, class T, class Acc>
 void pack_transposed(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t i_stride,
                      int64_t steps) {
   constexpr int kLanes = Simd<Acc>::kLanes;
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += kLanes) {
-    // A narrow panel (a row operand's) uses the square in part: absent rows repeat the last one
-    // and only the present ones are written.
+  for (int64_t i = 0; i < rows; i += kLanes) {
     const int64_t present = rows - i < kLanes ? rows - i : kLanes;
-    int64_t k = 0;
-    for (; k + kLanes <= steps; k += kLanes) {
+    for (int64_t k = 0; k < steps; k += kLanes) {
       Vec<Acc> square[kLanes];
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) {
         const int64_t row = r < present ? r : present - 1;
-        square[r] = load_strided<kStride>(src + (i + row) * i_stride + k * kStride);
+        square[r] = load_strided<kStride>(src + (i + row) * i_stride + k * kStride, steps - k);
       }
       transpose<Acc>(square);
-      if (present == kLanes) {
+      const int64_t written = steps - k < kLanes ? steps - k : kLanes;
 #pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) store<Acc>(dst + (k + r) * width + i, square[r]);
-      } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) {
-          store_first(dst + (k + r) * width + i, square[r], present);
-        }
+      for (int r = 0; r < kLanes; ++r) {
+        if (r < written) store_count<Acc>(dst + (k + r) * width + i, square[r], present);
       }
-    }
-    for (; k < steps; ++k) {
-      for (int64_t r = 0; r < present; ++r) {
-        dst[k * width + i + r] = to_acc(src[(i + r) * i_stride + k * kStride]);
-      }
-    }
-    if (present < kLanes) return;
-  }
-  for (; i < rows; ++i) {
-    for (int64_t k = 0; k < steps; ++k) {
-      dst[k * width + i] = to_acc(src[i * i_stride + k * kStride]);
     }
   }
 }
@@ -249,7 +239,7 @@ void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows,
   using Acc = typename AccOf<T>::Type;
   Acc* dst = static_cast<Acc*>(opaque_dst);
   const T* src = static_cast<const T*>(opaque_src);
-  const bool transposable = rows >= 4 && steps >= Simd<Acc>::kLanes;
+  const bool transposable = rows >= 4 && steps >= 4;
   if (i_stride == 1) {
     pack_runs<1, T, Acc>(dst, width, src, rows, steps, k_stride);
   } else if (k_stride == 1 && transposable) {

@@ -27,30 +27,29 @@ class Worker {
   }
 
   void operator()(int64_t job) {
-    const Phase& phase = plan_.phase_of(job);
-    phase_ = &phase;
-    job -= phase.first_job;
-    const int64_t span = job % phase.spans;
-    const int64_t block = job / phase.spans % plan_.channel_blocks;
-    group_ = job / phase.spans / plan_.channel_blocks;
+    const int64_t span = job % plan_.spans;
+    const int64_t block = job / plan_.spans % plan_.channel_blocks;
+    group_ = job / plan_.spans / plan_.channel_blocks;
     channel_begin_ = sum_.dst_channels * block / plan_.channel_blocks;
     const int64_t channels = sum_.dst_channels * (block + 1) / plan_.channel_blocks - channel_begin_;
     channels_ = sum_.lanes == Lanes::kPixels ? Panels::of_rows(kernels_, channels)
                                              : Panels::of_cols(kernels_, channels);
     load_bias(channels);
-    if (plan_.weights_resident) {
-      list_taps({{0, phase.axis[0]->tap_count, 0, phase.axis[0]->tap_count},
-                 {0, phase.axis[1]->tap_count, 0, phase.axis[1]->tap_count},
-                 {0, phase.axis[2]->tap_count, 0, phase.axis[2]->tap_count}});
-      pack_weights(box_taps_, 0, sum_.src_channels);
-    }
-    if (weights_finite()) {
-      run_share(phase.boxes, phase.blocks, span, phase.spans);
-    } else {
-      const std::vector<BoxPlan> exact = plan_.exact_boxes(phase);
-      int64_t blocks = 0;
-      for (const BoxPlan& plan : exact) blocks += plan.blocks;
-      run_share(exact, blocks, span, phase.spans);
+    if (plan_.weights_resident) pack_all_weights();
+    const bool exact = !weights_finite();
+    // The phases take turns, a small part of the share each.
+    const int64_t turns = ceil_div(plan_.most_blocks, plan_.spans);
+    for (int64_t turn = span * turns; turn < (span + 1) * turns; ++turn) {
+      for (const Phase& phase : plan_.phases) {
+        if (exact) {
+          const std::vector<BoxPlan> boxes = plan_.exact_boxes(phase);
+          int64_t blocks = 0;
+          for (const BoxPlan& plan : boxes) blocks += plan.blocks;
+          run_share(phase, boxes, blocks, turn, plan_.spans * turns);
+        } else {
+          run_share(phase, phase.boxes, phase.blocks, turn, plan_.spans * turns);
+        }
+      }
     }
   }
 
@@ -66,16 +65,35 @@ class Worker {
   }
 
   // The taps of one region on each axis, in the order of summation.
-  void list_taps(const AxisRegion (&region)[kAxes]) {
+  void list_taps(const Phase& phase, const AxisRegion (&region)[kAxes]) {
     box_taps_.clear();
-    for (int64_t t0 = region[0].tap_begin; t0 < region[0].tap_end; ++t0) {
-      for (int64_t t1 = region[1].tap_begin; t1 < region[1].tap_end; ++t1) {
-        for (int64_t t2 = region[2].tap_begin; t2 < region[2].tap_end; ++t2) {
-          const int64_t flat =
-              (t0 * phase_->axis[1]->tap_count + t1) * phase_->axis[2]->tap_count + t2;
-          box_taps_.push_back({{t0, t1, t2}, flat});
+    int64_t t[kAxes];
+    for (t[0] = region[0].tap_begin; t[0] < region[0].tap_end; ++t[0]) {
+      for (t[1] = region[1].tap_begin; t[1] < region[1].tap_end; ++t[1]) {
+        for (t[2] = region[2].tap_begin; t[2] < region[2].tap_end; ++t[2]) {
+          Tap tap{{t[0], t[1], t[2]}, 0, 0};
+          for (int a = 0; a < kAxes; ++a) {
+            const int64_t place = phase.axis[a]->tap_begin + t[a] * phase.axis[a]->tap_step;
+            tap.flat = tap.flat * sum_.kernel[a] + place;
+            tap.offset += place * sum_.weight_tap[a];
+          }
+          box_taps_.push_back(tap);
         }
       }
+    }
+  }
+
+  // Element offset of src channel `src` of the first dst channel of a panel.
+  int64_t weight_at(int64_t panel, int64_t src) const {
+    return group_ * sum_.weight_group + src * sum_.weight_src +
+           (channel_begin_ + channels_.begin(panel)) * sum_.weight_dst;
+  }
+
+  // Zeroes a weight panel of which not all columns exist.
+  void clear_padding(int64_t panel, int64_t steps, Acc* dst) const {
+    const int64_t width = channels_.width(panel);
+    if (channels_.present(panel) < width) {
+      std::memset(dst, 0, size_t(steps * width) * sizeof(Acc));
     }
   }
 
@@ -86,21 +104,47 @@ class Worker {
     for (int64_t panel = 0; panel < channels_.count(); ++panel) {
       const int64_t width = channels_.width(panel);
       Acc* dst = weights_ + channels_.begin(panel) * panel_steps;
-      if (channels_.present(panel) < width) {
-        std::memset(dst, 0, size_t(panel_steps * width) * sizeof(Acc));
-      }
+      clear_padding(panel, panel_steps, dst);
       for (const Tap& tap : taps) {
-        int64_t offset = group_ * sum_.weight_group + begin * sum_.weight_src +
-                         (channel_begin_ + channels_.begin(panel)) * sum_.weight_dst;
-        for (int a = 0; a < kAxes; ++a) {
-          const AxisTaps& axis = *phase_->axis[a];
-          offset += (axis.tap_begin + tap.at[a] * axis.tap_step) * sum_.weight_tap[a];
-        }
-        kernels_.pack(dst, width, sum_.weight + offset * kernels_.elem_bytes,
+        kernels_.pack(dst, width,
+                      sum_.weight + (weight_at(panel, begin) + tap.offset) * kernels_.elem_bytes,
                       channels_.present(panel), sum_.weight_dst, steps, sum_.weight_src);
         dst += steps * width;
       }
     }
+  }
+
+  // The same for all taps and channels, in the order of the kernel.
+  void pack_all_weights() {
+    const int64_t* stride = sum_.weight_tap;
+    const bool taps_evenly_spaced = (sum_.kernel[1] == 1 || stride[1] == sum_.kernel[2] * stride[2]) &&
+                                    (sum_.kernel[0] == 1 ||
+                                     stride[0] == sum_.kernel[1] * sum_.kernel[2] * stride[2]);
+    if (!taps_evenly_spaced || sum_.weight_dst == 1 || sum_.weight_src == 1) {
+      const AxisTaps whole[kAxes] = {whole_axis(0), whole_axis(1), whole_axis(2)};
+      const Phase phase{{&whole[0], &whole[1], &whole[2]}, {}, 0};
+      list_taps(phase, {{0, 0, 0, sum_.kernel[0]}, {0, 0, 0, sum_.kernel[1]}, {0, 0, 0, sum_.kernel[2]}});
+      pack_weights(box_taps_, 0, sum_.src_channels);
+      return;
+    }
+    // One channel at a time, all its taps: they lie next to each other in memory.
+    const int64_t taps = sum_.taps();
+    for (int64_t panel = 0; panel < channels_.count(); ++panel) {
+      const int64_t width = channels_.width(panel);
+      Acc* dst = weights_ + channels_.begin(panel) * taps * sum_.src_channels;
+      clear_padding(panel, taps * sum_.src_channels, dst);
+      for (int64_t c = 0; c < sum_.src_channels; ++c) {
+        kernels_.pack(dst + c * width, sum_.src_channels * width,
+                      sum_.weight + weight_at(panel, c) * kernels_.elem_bytes,
+                      channels_.present(panel), sum_.weight_dst, taps, stride[2]);
+      }
+    }
+  }
+
+  AxisTaps whole_axis(int a) const {
+    AxisTaps taps;
+    taps.tap_count = sum_.kernel[a];
+    return taps;
   }
 
   bool packed_finite(int64_t elements) const {
@@ -117,32 +161,35 @@ class Worker {
   // Whether all weights of the job are finite. See TapSumPlan::exact_boxes.
   bool weights_finite() {
     if (plan_.weights_resident) {
-      return packed_finite(phase_->taps() * sum_.src_channels * channels_.padded_total());
+      return packed_finite(sum_.taps() * sum_.src_channels * channels_.padded_total());
     }
-    list_taps({{0, 0, 0, phase_->axis[0]->tap_count},
-               {0, 0, 0, phase_->axis[1]->tap_count},
-               {0, 0, 0, phase_->axis[2]->tap_count}});
-    for (const Tap& tap : box_taps_) {
-      for (int64_t c = 0; c < sum_.src_channels; c += plan_.gathered_steps) {
-        const int64_t end = std::min(c + plan_.gathered_steps, sum_.src_channels);
+    for (const Phase& phase : plan_.phases) {
+      list_taps(phase, {{0, 0, 0, phase.axis[0]->tap_count},
+                        {0, 0, 0, phase.axis[1]->tap_count},
+                        {0, 0, 0, phase.axis[2]->tap_count}});
+      for (const Tap& tap : box_taps_) {
         taps_.assign(1, tap);
-        pack_weights(taps_, c, end);
-        if (!packed_finite((end - c) * channels_.padded_total())) return false;
+        for (int64_t c = 0; c < sum_.src_channels; c += plan_.gathered_steps) {
+          const int64_t end = std::min(c + plan_.gathered_steps, sum_.src_channels);
+          pack_weights(taps_, c, end);
+          if (!packed_finite((end - c) * channels_.padded_total())) return false;
+        }
       }
     }
     return true;
   }
 
-  void run_share(const std::vector<BoxPlan>& boxes, int64_t blocks, int64_t span, int64_t spans) {
-    const int64_t begin = blocks * span / spans;
-    const int64_t end = blocks * (span + 1) / spans;
+  void run_share(const Phase& phase, const std::vector<BoxPlan>& boxes, int64_t blocks,
+                 int64_t share, int64_t shares) {
+    const int64_t begin = blocks * share / shares;
+    const int64_t end = blocks * (share + 1) / shares;
     int64_t first = 0;
     for (const BoxPlan& plan : boxes) {
       const int64_t from = std::max(begin - first, int64_t(0));
       const int64_t to = std::min(end - first, plan.blocks);
       first += plan.blocks;
       if (from >= to) continue;
-      list_taps(plan.box.region);
+      list_taps(phase, plan.box.region);
       if (plan.shifted) {
         run_shifted(plan, from, to);
       } else {
@@ -186,7 +233,7 @@ class Worker {
                              : Segment{pixel_k, weight_k, 0, c_end - c_begin});
         }
         const int64_t weight_steps =
-            plan_.weights_resident ? phase_->taps() * sum_.src_channels : steps;
+            plan_.weights_resident ? sum_.taps() * sum_.src_channels : steps;
         if (pixel_lanes) {
           multiply(channels_, weights_, weight_steps, pixels, source_, steps, accumulate);
         } else {
@@ -239,7 +286,7 @@ class Worker {
             append({weight_step(i, c_begin, c_end), 0, grid.tap_offset(taps_[i]), c_end - c_begin});
           }
           const int64_t weight_steps = plan_.weights_resident
-                                           ? phase_->taps() * sum_.src_channels
+                                           ? sum_.taps() * sum_.src_channels
                                            : int64_t(taps_.size()) * (c_end - c_begin);
           multiply(channels_, weights_, weight_steps, positions, source_, 1, accumulate,
                    grid.channel_elements());
@@ -322,7 +369,6 @@ class Worker {
   Acc* acc_;
   Acc* bias_;
   // The job at hand.
-  const Phase* phase_ = nullptr;
   int64_t group_ = 0;
   int64_t channel_begin_ = 0;
   Panels channels_;
@@ -353,7 +399,10 @@ TapSum make(const Problem& problem, Lanes lanes) {
   sum.groups = geometry.groups;
   sum.weight = static_cast<const char*>(problem.weight.data);
   sum.weight_group = geometry.in_channels * problem.weight.in_channel;
-  for (int a = 0; a < kAxes; ++a) sum.weight_tap[a] = problem.weight.tap[a];
+  for (int a = 0; a < kAxes; ++a) {
+    sum.weight_tap[a] = problem.weight.tap[a];
+    sum.kernel[a] = geometry.axis[a].kernel;
+  }
   return sum;
 }
 
@@ -397,9 +446,9 @@ void run_tap_sum(const TapSum& sum, const Resources& resources) {
   }
   const TapSumPlan plan(sum, resources);
   if (sum.kernels->acc_bytes == 8) {
-    for_each_job(*resources.threads, plan.jobs, [&plan] { return Worker<double>(plan); });
+    for_each_job(*resources.threads, plan.jobs(), [&plan] { return Worker<double>(plan); });
   } else {
-    for_each_job(*resources.threads, plan.jobs, [&plan] { return Worker<float>(plan); });
+    for_each_job(*resources.threads, plan.jobs(), [&plan] { return Worker<float>(plan); });
   }
 }
 

@@ -17,9 +17,12 @@ struct TapSum {
   TensorView src, dst;
   const char* weight;
   int64_t weight_group, weight_src, weight_dst, weight_tap[kAxes];  // strides in elements
+  int64_t kernel[kAxes];
   BiasView bias;
   std::vector<AxisTaps> axes[kAxes];  // phases of each axis; their products are the work
   int64_t dst_size[kAxes];
+
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
 // Forward: src = data, dst = out. Data gradient: src = out, dst = data, no bias.

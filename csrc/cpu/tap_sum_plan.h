@@ -27,16 +27,15 @@ struct Phase {
   const AxisTaps* axis[kAxes];
   std::vector<BoxPlan> boxes;
   int64_t blocks = 0;
-  int64_t spans = 0;      // the blocks are shared out to this many jobs
-  int64_t first_job = 0;
-
-  int64_t taps() const { return axis[0]->tap_count * axis[1]->tap_count * axis[2]->tap_count; }
 };
 
+// A job is a share (span) of the blocks of every phase, for one block of channels of one group: it
+// packs their weights once, and visits the phases in turn, so that results which interleave in
+// memory are written while they are in cache.
 struct TapSumPlan {
   TapSumPlan(const TapSum& sum, const Resources& resources);
 
-  const Phase& phase_of(int64_t job) const;
+  int64_t jobs() const { return sum.groups * channel_blocks * spans; }
 
   // The boxes of a phase cut so finely that no zero stands for a missing source pixel. A weight
   // that is not finite would turn such a zero into a NaN that the sum over the existing pixels
@@ -48,7 +47,8 @@ struct TapSumPlan {
   int64_t channel_blocks;   // the dst channels are cut into this many
   int64_t max_channels;     // in one of them
   int64_t gathered_steps;   // of the summation that a block of gathered pixels holds
-  int64_t jobs = 0;
+  int64_t most_blocks = 0;  // of any phase
+  int64_t spans;
   bool weights_resident;    // a job's packed weights fit: packed once per job, not per block
   int64_t weight_bytes;
   int64_t scratch_bytes;

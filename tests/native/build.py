@@ -2,11 +2,11 @@
 
     plain      the flags of the extension
     sanitize   AddressSanitizer and UndefinedBehaviorSanitizer
-    thread     ThreadSanitizer
-    aarch64    Debian's cross compiler; runs under qemu-user
+    thread     ThreadSanitizer; by default the tests with several threads only
+    aarch64    Debian's cross compiler; runs under qemu-user, by default a shorter campaign
 
-Needs a C++17 compiler and the standard library of Python only. Objects and the program go to
-build/native/VARIANT. The flags of the instruction sets are read from setup.py.
+Needs a C++17 compiler (CXX= names another one) and the standard library of Python only. Objects
+and the program go to build/native/VARIANT. The flags of the engine are read from setup.py.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-RECOVER_NOT = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
-VARIANTS = {
-    "plain": [],
-    "sanitize": ["-fsanitize=address,undefined", *RECOVER_NOT],
-    "thread": ["-fsanitize=thread", *RECOVER_NOT],
-    "aarch64": ["-static"],
+SANITIZER = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
+# Flags of the compiler beyond setup.py's, and arguments of the program.
+VARIANTS: dict[str, tuple[list[str], list[str]]] = {
+    "plain": ([], []),
+    "sanitize": (["-fsanitize=address,undefined", *SANITIZER], []),
+    "thread": (["-fsanitize=thread", *SANITIZER], ["--only", "threads"]),
+    "aarch64": (["-static"], ["--count", "60", "--products", "500000"]),
 }
 
 
@@ -67,7 +68,7 @@ def build(variant: str) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     program = out / "native_test"
     # The engine is compiled as the extension is; only a sanitizer's -O1 comes after its -O3.
-    base = [*compiler(variant), "-std=c++17", *common, *VARIANTS[variant], "-pthread"]
+    base = [*compiler(variant), "-std=c++17", *common, *VARIANTS[variant][0], "-pthread"]
     base += [f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
 
     isa_flags = {ROOT / f"csrc/cpu/isa/kernels_{isa}.cpp": isas[isa] for isa in isas}
@@ -80,7 +81,7 @@ def build(variant: str) -> Path:
     tests_newest = max(h.stat().st_mtime for h in HERE.glob("*.h"))
 
     def compile_one(source: Path) -> Path:
-        target = out / f"{source.stem}.o"
+        target = out / f"{source.parent.name}-{source.stem}.o"
         newest = max(source.stat().st_mtime, engine_newest)
         if source.parent == HERE:
             newest = max(newest, tests_newest)
@@ -102,7 +103,12 @@ def main() -> int:
         print(__doc__)
         return 2
     variant = sys.argv[1]
-    program = [str(build(variant)), *sys.argv[2:]]
+    print(f"native tests: building {variant} in build/native/{variant}", flush=True)
+    try:
+        program = [str(build(variant)), *VARIANTS[variant][1], *sys.argv[2:]]
+    except subprocess.CalledProcessError as error:
+        print(f"native tests: this failed: {shlex.join(error.cmd)}", file=sys.stderr)
+        return 1
     if variant == "aarch64" and platform.machine() != "aarch64":
         program.insert(0, "qemu-aarch64")
     return subprocess.run(program).returncode

@@ -68,10 +68,14 @@ class Magnitudes {
 
 const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return "float32";
-    case DType::kFloat64: return "float64";
-    case DType::kFloat16: return "float16";
-    case DType::kBFloat16: return "bfloat16";
+    case DType::kFloat32:
+      return "float32";
+    case DType::kFloat64:
+      return "float64";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kBFloat16:
+      return "bfloat16";
   }
   return "";
 }
@@ -94,10 +98,18 @@ double load_element(DType dtype, const void* at) {
   double d;
   uint16_t bits;
   switch (dtype) {
-    case DType::kFloat32: std::memcpy(&f, at, sizeof f); return double(f);
-    case DType::kFloat64: std::memcpy(&d, at, sizeof d); return d;
-    case DType::kFloat16: std::memcpy(&bits, at, sizeof bits); return value_of_half(bits);
-    case DType::kBFloat16: std::memcpy(&bits, at, sizeof bits); return value_of_bfloat16(bits);
+    case DType::kFloat32:
+      std::memcpy(&f, at, sizeof f);
+      return double(f);
+    case DType::kFloat64:
+      std::memcpy(&d, at, sizeof d);
+      return d;
+    case DType::kFloat16:
+      std::memcpy(&bits, at, sizeof bits);
+      return value_of_half(bits);
+    case DType::kBFloat16:
+      std::memcpy(&bits, at, sizeof bits);
+      return value_of_bfloat16(bits);
   }
   return 0;
 }
@@ -106,8 +118,12 @@ void store_element(DType dtype, double value, void* at) {
   const float f = float(value);
   uint16_t bits;
   switch (dtype) {
-    case DType::kFloat32: std::memcpy(at, &f, sizeof f); break;
-    case DType::kFloat64: std::memcpy(at, &value, sizeof value); break;
+    case DType::kFloat32:
+      std::memcpy(at, &f, sizeof f);
+      break;
+    case DType::kFloat64:
+      std::memcpy(at, &value, sizeof value);
+      break;
     case DType::kFloat16:
       bits = nearest_half(value);
       std::memcpy(at, &bits, sizeof bits);

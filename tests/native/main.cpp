@@ -26,6 +26,7 @@ std::vector<Test>& tests() {
 Options g_options;
 int64_t g_checks = 0;
 int64_t g_failures = 0;
+int64_t g_printed = 0;  // of the test at hand
 constexpr int64_t kMostPrinted = 20;
 
 void print_help() {
@@ -70,6 +71,7 @@ void parse_options(int argc, char** argv) {
 void run_test(const Test& test) {
   const int64_t checks = g_checks;
   const int64_t failures = g_failures;
+  g_printed = 0;
   const auto start = std::chrono::steady_clock::now();
   test.run();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -89,7 +91,8 @@ Registration::Registration(const char* name, const char* intent, void (*run)()) 
 void count_check() { ++g_checks; }
 
 void report_failure(const char* file, int line, const std::string& message) {
-  if (++g_failures <= kMostPrinted) {
+  ++g_failures;
+  if (++g_printed <= kMostPrinted) {
     std::printf("%s:%d: %s\n", file, line, message.c_str());
     std::fflush(stdout);
   }

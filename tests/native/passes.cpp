@@ -50,8 +50,8 @@ std::array<bool, 5> random_expansion(bool expand, Random& random) {
 struct Operand {
   Operand(bool is_result, DType dtype, Layout layout, const Integers& values,
           const std::array<bool, 5>& expanded, Random& random)
-      : strides(strides_of(layout, values.size, is_result ? std::array<bool, 5>{} : expanded,
-                           random)),
+      : strides(
+            strides_of(layout, values.size, is_result ? std::array<bool, 5>{} : expanded, random)),
         input(dtype, is_result ? Integers({0, 0, 0, 0, 0}) : values, strides),
         output(dtype, is_result ? values.size : Size{}, strides),
         data(is_result ? output.data() : input.data()) {}
@@ -65,18 +65,24 @@ struct Operand {
 
 const char* name_of(cpu::Pass pass) {
   switch (pass) {
-    case cpu::Pass::kForward: return "forward";
-    case cpu::Pass::kDataGradient: return "data gradient";
-    case cpu::Pass::kWeightGradient: return "weight gradient";
+    case cpu::Pass::kForward:
+      return "forward";
+    case cpu::Pass::kDataGradient:
+      return "data gradient";
+    case cpu::Pass::kWeightGradient:
+      return "weight gradient";
   }
   return "";
 }
 
 void run_pass(cpu::Pass pass, const cpu::Problem& problem, const cpu::Resources& resources) {
   switch (pass) {
-    case cpu::Pass::kForward: return cpu::forward(problem, resources);
-    case cpu::Pass::kDataGradient: return cpu::data_gradient(problem, resources);
-    case cpu::Pass::kWeightGradient: return cpu::weight_gradient(problem, resources);
+    case cpu::Pass::kForward:
+      return cpu::forward(problem, resources);
+    case cpu::Pass::kDataGradient:
+      return cpu::data_gradient(problem, resources);
+    case cpu::Pass::kWeightGradient:
+      return cpu::weight_gradient(problem, resources);
   }
 }
 

@@ -20,10 +20,12 @@ const std::vector<NamedProblem> kNamedProblems{
     {"n1g1c8k8-i6x5-w2x2-s2x2-p0x0-d1x1-a0x0", "kernel equals stride"},
     {"n1g1c8k8-i6x5-w2x2-s4x3-p0x0-d1x1-a0x0", "kernel smaller than stride: outputs without tap"},
     {"n1g1c8k8-i6x5-w2x2-s4x3-p0x0-d1x1-a3x2", "outputs without tap and adj rows beyond them"},
-    {"n1g1c4k4-i6x6-w3x3-s4x6-p2x3-d2x4-a1x1", "gcd(stride, dilate) is 2: half the phases are empty"},
+    {"n1g1c4k4-i6x6-w3x3-s4x6-p2x3-d2x4-a1x1",
+     "gcd(stride, dilate) is 2: half the phases are empty"},
     {"n1g1c4k4-i6x6-w3x3-s3x3-p1x1-d3x3-a1x1", "dilate equals stride: one phase only"},
     {"n1g1c4k4-i5x6-w3x2-s2x2-p0x0-d3x5-a0x0", "dilate larger than stride, coprime"},
-    {"n1g1c5k6-i9x12-w3x3-s1x1-p4x5-d1x1-a0x0", "pad larger than the kernel: inputs that reach nothing"},
+    {"n1g1c5k6-i9x12-w3x3-s1x1-p4x5-d1x1-a0x0",
+     "pad larger than the kernel: inputs that reach nothing"},
     {"n1g1c5k6-i3x3-w1x1-s7x7-p3x3-d1x1-a0x0", "all inputs but the middle one cropped away"},
     {"n1g1c3k4-i3x3-w1x1-s5x5-p5x0-d1x1-a1x0", "the first and the last input cropped away"},
     {"n1g1c3k4-i1x4-w1x3-s5x1-p1x1-d1x1-a4x0", "no tap reaches any output: bias alone"},
@@ -54,7 +56,8 @@ const std::vector<NamedProblem> kNamedProblems{
     {"n1g1c128k96-i4x4-w3x3-s1x1-p1x1-d1x1-a0x0", "weights beyond the scratch floor"},
     {"n2g1c3k5-i40x40-w3x3-s1x1-p1x1-d1x1-a0x0", "many pixel blocks and slabs, a split sum"},
     {"n1g1c2k2-i70x50-w2x2-s2x2-p0x0-d1x1-a0x0", "interleaved store over many blocks"},
-    {"n5g1c9k10-i3x3-w3x3-s1x1-p1x1-d1x1-a0x0", "tiny images: border regions, batch inside a block"},
+    {"n5g1c9k10-i3x3-w3x3-s1x1-p1x1-d1x1-a0x0",
+     "tiny images: border regions, batch inside a block"},
     {"n70g1c4k4-i2x2-w4x4-s2x2-p1x1-d1x1-a0x0", "tiny images, several blocks of batch"},
 };
 
@@ -167,8 +170,8 @@ Geometry random_problem(Random& random, int64_t most_products) {
   geometry.in_channels = draw(random, 1, most[0]);
   geometry.out_channels = draw(random, 1, most[1]);
   while (products_of(geometry) > most_products) {
-    int64_t& larger = geometry.in_channels > geometry.out_channels ? geometry.in_channels
-                                                                   : geometry.out_channels;
+    int64_t& larger =
+        geometry.in_channels > geometry.out_channels ? geometry.in_channels : geometry.out_channels;
     if (larger > 1) {
       larger = (larger + 1) / 2;
     } else if (geometry.batch > 1) {

@@ -12,8 +12,7 @@ void for_each_block(const Geometry& g, const Visit& visit) {
     for (int64_t n = 0; n < g.batch; ++n) {
       for (int64_t group = 0; group < g.groups; ++group) {
         const int64_t c = group * g.in_channels;
-        visit((n * g.in_pixels() + i) * channels + c,
-              (c * g.taps() + t) * g.out_channels,
+        visit((n * g.in_pixels() + i) * channels + c, (c * g.taps() + t) * g.out_channels,
               (n * g.out_pixels() + o) * filters + group * g.out_channels);
       }
     }

@@ -39,10 +39,14 @@ Size out_size(const Geometry& g) {
 
 const char* name_of(Layout layout) {
   switch (layout) {
-    case Layout::kFirst: return "first";
-    case Layout::kLast: return "last";
-    case Layout::kPermuted: return "permuted";
-    case Layout::kSliced: return "sliced";
+    case Layout::kFirst:
+      return "first";
+    case Layout::kLast:
+      return "last";
+    case Layout::kPermuted:
+      return "permuted";
+    case Layout::kSliced:
+      return "sliced";
   }
   return "";
 }
@@ -115,9 +119,7 @@ std::string Output::compare(const Integers& expected) const {
   return difference;
 }
 
-TensorView view_of(void* data, const Strides& s) {
-  return {data, s[0], s[1], {s[2], s[3], s[4]}};
-}
+TensorView view_of(void* data, const Strides& s) { return {data, s[0], s[1], {s[2], s[3], s[4]}}; }
 
 WeightView weight_view_of(void* data, const Strides& s) {
   return {data, s[0], s[1], {s[2], s[3], s[4]}};

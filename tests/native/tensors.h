@@ -36,8 +36,8 @@ void for_each_element(const Size& size, const Strides& strides, const Visit& vis
       for (int64_t i1 = 0; i1 < size[3]; ++i1) {
         for (int64_t i2 = 0; i2 < size[4]; ++i2) {
           for (int64_t c = 0; c < size[1]; ++c) {
-            visit(position++, n * strides[0] + c * strides[1] + i0 * strides[2] +
-                                  i1 * strides[3] + i2 * strides[4]);
+            visit(position++, n * strides[0] + c * strides[1] + i0 * strides[2] + i1 * strides[3] +
+                                  i2 * strides[4]);
           }
         }
       }

@@ -55,8 +55,7 @@ MXD_TEST(load_16_bit, "all 65536 values of float16 and bfloat16, by every path o
           kernels.pack(dst.data(), kWide, src.data(), kWide, transposed ? far : near, kWide,
                        transposed ? near : far);
           for (int64_t at = 0; at < kPatterns; ++at) {
-            const uint16_t bits =
-                uint16_t(transposed ? at % kWide * kWide + at / kWide : at);
+            const uint16_t bits = uint16_t(transposed ? at % kWide * kWide + at / kWide : at);
             MXD_CHECK(same_float(dst[size_t(at)], float(value_of(dtype, bits))),
                       text_of(kernels, dtype, bits));
           }
@@ -90,7 +89,12 @@ MXD_TEST(round_to_16_bit, "ties, their neighbours, overflow, subnormals, NaN, ra
     cpu::set_isa(isa);
     for (const DType dtype : kShortTypes) {
       const float infinity = std::numeric_limits<float>::infinity();
-      std::vector<float> values{infinity, -infinity, 65519.0f, 65520.0f, 65521.0f, 1e30f,
+      std::vector<float> values{infinity,
+                                -infinity,
+                                65519.0f,
+                                65520.0f,
+                                65521.0f,
+                                1e30f,
                                 std::numeric_limits<float>::max(),
                                 std::numeric_limits<float>::denorm_min()};
       for (int64_t bits = 0; bits < kPatterns; ++bits) {

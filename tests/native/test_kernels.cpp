@@ -51,8 +51,8 @@ MXD_TEST(panels, "panels are a partition, of legal widths") {
   for_each_kernels([](const cpu::Kernels& kernels, DType) {
     for (int64_t total = 1; total <= 600; ++total) {
       for (const bool rows : {true, false}) {
-        const cpu::Panels panels = rows ? cpu::Panels::of_rows(kernels, total)
-                                        : cpu::Panels::of_cols(kernels, total);
+        const cpu::Panels panels =
+            rows ? cpu::Panels::of_rows(kernels, total) : cpu::Panels::of_cols(kernels, total);
         int64_t next = 0;
         int64_t least = total;
         int64_t most = 0;
@@ -61,7 +61,8 @@ MXD_TEST(panels, "panels are a partition, of legal widths") {
           MXD_CHECK(panels.begin(p) == next, "a gap between panels");
           MXD_CHECK(panels.present(p) >= 1 && panels.present(p) <= width, "an empty panel");
           if (rows) {
-            MXD_CHECK(width <= kernels.max_rows && panels.present(p) == width, "a padded row panel");
+            MXD_CHECK(width <= kernels.max_rows && panels.present(p) == width,
+                      "a padded row panel");
           } else {
             MXD_CHECK(width == kernels.cols || (width == kernels.vector && p == panels.count() - 1),
                       "a column panel of a width that gemm does not have");
@@ -85,8 +86,8 @@ MXD_TEST(pack, "every path of pack: strides, tails, exact sources, nothing else 
     const int64_t v = kernels.vector;
     for (const int64_t i_stride : {0, 1, 2, 3, 50}) {
       for (const int64_t k_stride : {0, 1, 2, 3, 51}) {
-        for (const int64_t rows : {int64_t(1), int64_t(3), int64_t(4), v - 1, v, v + 1, 2 * v,
-                                   2 * v + 3}) {
+        for (const int64_t rows :
+             {int64_t(1), int64_t(3), int64_t(4), v - 1, v, v + 1, 2 * v, 2 * v + 3}) {
           for (const int64_t steps : {int64_t(1), v - 1, v, v + 1, 2 * v + 3}) {
             const int64_t span = (rows - 1) * i_stride + (steps - 1) * k_stride + 1;
             std::vector<char> src(size_t(span * kernels.elem_bytes));
@@ -103,8 +104,9 @@ MXD_TEST(pack, "every path of pack: strides, tails, exact sources, nothing else 
               const double value = accumulator(kernels, dst, at);
               const int64_t i = at % width;
               const int64_t k = at / width;
-              right = right && (i < rows ? value == double((i * i_stride + k * k_stride) % 251 - 125)
-                                         : std::isnan(value));
+              right =
+                  right && (i < rows ? value == double((i * i_stride + k * k_stride) % 251 - 125)
+                                     : std::isnan(value));
             }
             MXD_CHECK(right, name_of_call(kernels, dtype, "pack") + ": rows " +
                                  std::to_string(rows) + " stride " + std::to_string(i_stride) +
@@ -144,7 +146,8 @@ MXD_TEST(gemm, "every register tile, several segments, overwrite and accumulate"
   for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
     if (size_of(dtype) == 2) return;  // the same functions as float32's
     Random random(options().seed);
-    const std::vector<cpu::Segment> segments{{5, 0, 0, 3}, {0, 4, 1, 1}, {9, 7, 5, 0}, {1, 9, 3, 4}};
+    const std::vector<cpu::Segment> segments{
+        {5, 0, 0, 3}, {0, 4, 1, 1}, {9, 7, 5, 0}, {1, 9, 3, 4}};
     constexpr int64_t kSteps = 13;
     for (int rows = 1; rows <= kernels.max_rows; ++rows) {
       for (const int cols : {kernels.vector, kernels.cols}) {
@@ -203,8 +206,8 @@ MXD_TEST(depthwise, "one channel: every tail, overlapping and repeated offsets")
                           taps, count);
         kernels.depthwise_dot(sum.bytes.data(), src.bytes.data(), offsets.data(), taps,
                               out.bytes.data(), count);
-        const std::string size = ": " + std::to_string(count) + " results, " +
-                                 std::to_string(taps) + " taps";
+        const std::string size =
+            ": " + std::to_string(count) + " results, " + std::to_string(taps) + " taps";
         MXD_CHECK(acc.holds_values(), name_of_call(kernels, dtype, "depthwise") + size);
         MXD_CHECK(sum.holds_values(), name_of_call(kernels, dtype, "depthwise_dot") + size);
       }
@@ -225,7 +228,10 @@ MXD_TEST(store, "every path of store: strides, tails, bias, nothing else written
           for (int64_t e = 0; e < kRows * acc_stride; ++e) {
             store_element(acc, double(e % 100), sums.data() + e * kernels.acc_bytes);
           }
-          const int64_t biases = bias_kind == 0 ? 0 : bias_kind == 1 ? 1 : bias_kind == 2 ? kRows : cols;
+          const int64_t biases = bias_kind == 0   ? 0
+                                 : bias_kind == 1 ? 1
+                                 : bias_kind == 2 ? kRows
+                                                  : cols;
           std::vector<char> bias(size_t(biases * kernels.acc_bytes));
           for (int64_t e = 0; e < biases; ++e) {
             store_element(acc, double(50 - e), bias.data() + e * kernels.acc_bytes);
@@ -240,8 +246,9 @@ MXD_TEST(store, "every path of store: strides, tails, bias, nothing else written
                                : bias_kind == 1 ? 50.0
                                : bias_kind == 2 ? double(50 - r)
                                                 : double(50 - c);
-              store_element(dtype, double((r * acc_stride + c) % 100) + b,
-                            expected.data() + (r * row_stride + c * col_stride) * kernels.elem_bytes);
+              store_element(
+                  dtype, double((r * acc_stride + c) % 100) + b,
+                  expected.data() + (r * row_stride + c * col_stride) * kernels.elem_bytes);
             }
           }
           kernels.store(dst.data(), row_stride, col_stride, sums.data(), acc_stride, kRows, cols,

@@ -59,7 +59,6 @@ void check_phase(const AxisTaps& phase, const Axis& axis) {
   }
   for (int64_t j = 0; j < phase.tap_count; ++j) {
     const Range valid = valid_results(phase, j, {0, phase.dst_count});
-    MXD_CHECK(valid.begin < valid.end, "a tap that reaches nothing: " + text_of(axis));
     for (int64_t q = 0; q < phase.dst_count; ++q) {
       const int64_t src = phase.src_begin + q * phase.src_step + j * phase.src_tap_step;
       const bool inside = src >= 0 && src < phase.src_size;
@@ -210,8 +209,8 @@ MXD_TEST(hostile_sizes, "planning takes no time and stays in range, whatever the
       }
     }
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    MXD_CHECK(seconds.count() < 0.5, "planning took " + std::to_string(seconds.count()) +
-                                         " s: " + text_of(axis));
+    MXD_CHECK(seconds.count() < 0.5,
+              "planning took " + std::to_string(seconds.count()) + " s: " + text_of(axis));
   }
 }
 

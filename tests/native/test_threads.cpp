@@ -48,16 +48,16 @@ namespace mxd::test {
 namespace {
 
 const char* const kProblems[] = {
-    "n2g1c24k40-i7x9-w3x4-s2x3-p1x0-d1x2-a1x0",    // few blocks
-    "n1g1c128k96-i4x4-w3x3-s1x1-p1x1-d1x1-a0x0",   // weights beyond the scratch floor
-    "n1g1c130k300-i5x5-w4x4-s2x2-p1x1-d1x1-a0x0",  // and several blocks of both channels
-    "n2g1c3k5-i60x60-w3x3-s1x1-p1x1-d1x1-a0x0",    // one tile of the weight, its sum split
-    "n1g1c16k20-i64x64-w2x2-s2x2-p0x0-d1x1-a0x0",  // many spans
-    "n3g4c8k12-i5x6-w3x3-s2x2-p1x1-d1x1-a1x0",     // groups
-    "n4g24c24k24-i13x11-w4x4-s2x2-p1x1-d1x1-a0x0",  // depthwise
-    "n2g1c9k7-i500-w16-s8-p4-d1-a0",               // 1-D
+    "n2g1c24k40-i7x9-w3x4-s2x3-p1x0-d1x2-a1x0",            // few blocks
+    "n1g1c128k96-i4x4-w3x3-s1x1-p1x1-d1x1-a0x0",           // weights beyond the scratch floor
+    "n1g1c130k300-i5x5-w4x4-s2x2-p1x1-d1x1-a0x0",          // and several blocks of both channels
+    "n2g1c3k5-i60x60-w3x3-s1x1-p1x1-d1x1-a0x0",            // one tile of the weight, its sum split
+    "n1g1c16k20-i64x64-w2x2-s2x2-p0x0-d1x1-a0x0",          // many spans
+    "n3g4c8k12-i5x6-w3x3-s2x2-p1x1-d1x1-a1x0",             // groups
+    "n4g24c24k24-i13x11-w4x4-s2x2-p1x1-d1x1-a0x0",         // depthwise
+    "n2g1c9k7-i500-w16-s8-p4-d1-a0",                       // 1-D
     "n1g1c8k6-i4x5x6-w3x3x3-s2x2x2-p1x1x1-d1x1x1-a1x1x1",  // 3-D
-    "n1g1c2k2-i6x6-w3x3-s4x6-p2x3-d2x4-a1x1",      // outputs without a tap
+    "n1g1c2k2-i6x6-w3x3-s4x6-p2x3-d2x4-a1x1",              // outputs without a tap
 };
 
 // Numbers of many magnitudes, whose sums depend on the order.
@@ -139,8 +139,9 @@ MXD_TEST(scratch_bound, "scratch stays below max(workspace, 1 MiB a thread)") {
           const int64_t bound = std::max(workspace, threads * cpu::kScratchFloorBytes);
           g_scratch_peak = 0;
           const std::string isa = cpu::available_isas().back();
-          check_case(c, {dtype, Layout::kFirst, Layout::kFirst, Layout::kFirst, threads, workspace,
-                         true, isa},
+          check_case(c,
+                     {dtype, Layout::kFirst, Layout::kFirst, Layout::kFirst, threads, workspace,
+                      true, isa},
                      random);
           MXD_CHECK(g_scratch_peak <= bound,
                     std::string(name) + " in " + name_of(dtype) + " with " +
