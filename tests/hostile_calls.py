@@ -25,7 +25,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "int8", "int64", "uint8",
           "complex64", "complex32", "float8_e4m3fn", "uint16")  # fmt: skip
 VALUES = ("None", "True", "False", "''", "'('", "'None'", "'(4, 4)'", "'(4L,)'", "b'(4, 4)'",
           "'9' * 5000", "'(' * 100000", "'[' + '1,' * 100000 + ']'", "'x' * 10**7", "'\\0'",
-          "'\\ud800'", "'１'", "1.5", "float('nan')", "float('inf')", "1e400", "3j", "()", "[]",
+          "'\\ud800'", "'\\uff11'", "1.5", "float('nan')", "float('inf')", "1e400", "3j", "()", "[]",
           "{}", "{3, 4}", "{3: 4}", "[[3, 3]]", "nest(3, 50)", "(3,) * 10**6",
           "range(2)", "iter([3, 3])", "object()", "int", "lambda: 3",
           "...", "np.int64(3)", "np.float32(3)", "np.array([3, 3])", "np.array(3)",
@@ -33,9 +33,10 @@ VALUES = ("None", "True", "False", "''", "'('", "'None'", "'(4, 4)'", "'(4L,)'",
           "torch.tensor(3.5)", "torch.Size([3, 3])", "torch.float32", "torch.ones(2, 2)",
           "torch.empty(1, device='meta')", "print")  # fmt: skip
 # torch's own parser of raw calls follows these to the end, so they go to our faces only.
-BOTTOMLESS = ("range(10**18)", "endless()", "nest(3, 100000)")
-EVIL = ("index", "huge_index", "text_index", "repr", "long_repr", "eq", "hash", "len", "endless",
-        "bool", "getattr")  # fmt: skip
+BOTTOMLESS = ("range(10**18)", "endless()", "nest(3, 100000)", "evil('len', tuple)",
+              "evil('endless', tuple)", "evil('endless', list)")  # fmt: skip
+EVIL = ("index", "huge_index", "text_index", "repr", "long_repr", "eq", "hash", "bool",
+        "getattr")  # fmt: skip
 OPS = ("deconvolution", "deconvolution_data", "deconvolution_weight", "deconvolution_into")
 
 
@@ -326,7 +327,8 @@ def module_call(rng: random.Random) -> str:
     data = (bad_tensor if bad else good_tensor)(rng, problem.data_shape, dtype)
     more = ""
     if rng.random() < 0.2:
-        more = f", {rng.choice(('target_shape', 'output_size'))}={bad_ints(rng, problem.out_size, BOTTOMLESS)}"
+        name = rng.choice(("target_shape", "output_size"))
+        more = f", {name}={bad_ints(rng, problem.out_size, BOTTOMLESS)}"
     return f"call(call(mxdeconv.Deconvolution, {keywords(given)}), {data}{more})"
 
 

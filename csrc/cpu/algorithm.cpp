@@ -57,12 +57,20 @@ const char* name_of(Lanes lanes) {
   return "";
 }
 
+// Groups of so few channel pairs go without panels: a register tile would stand empty but for a
+// row or two.
+constexpr int64_t kDepthwiseProducts = 2;
+
 Choice choose(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (g.batch == 0 || g.out_pixels() == 0 || !reaches_any(g, pass)) {
     return {Algorithm::kFill, Lanes::kPixels, "no tap connects an input with an output"};
   }
   const int64_t vector = kernels_for(problem.dtype).vector;
+  if (g.in_channels * g.out_channels <= kDepthwiseProducts) {
+    return {Algorithm::kDepthwise, Lanes::kPixels,
+            "a group has one or two channels: each tap adds a scaled row to a row of results"};
+  }
   if (pass == Pass::kWeightGradient) {
     // The channels that fill their vectors better become the lanes.
     const auto used = [vector](int64_t channels) {

@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "cpu/depthwise.h"
 #include "cpu/fill.h"
 #include "cpu/scratch.h"
 #include "cpu/tap_outer.h"
@@ -26,7 +27,12 @@ void forward(const Problem& problem, const Resources& resources) {
                    g.groups * g.out_channels, {g.axis[0].out, g.axis[1].out, g.axis[2].out});
     return;
   }
-  run_tap_sum(forward_tap_sum(problem, choice.lanes), resources);
+  const TapSum sum = forward_tap_sum(problem, choice.lanes);
+  if (choice.algorithm == Algorithm::kDepthwise) {
+    run_depthwise(sum, resources);
+  } else {
+    run_tap_sum(sum, resources);
+  }
 }
 
 void data_gradient(const Problem& problem, const Resources& resources) {
@@ -38,7 +44,12 @@ void data_gradient(const Problem& problem, const Resources& resources) {
                    g.groups * g.in_channels, {g.axis[0].in, g.axis[1].in, g.axis[2].in});
     return;
   }
-  run_tap_sum(data_gradient_tap_sum(problem, choice.lanes), resources);
+  const TapSum sum = data_gradient_tap_sum(problem, choice.lanes);
+  if (choice.algorithm == Algorithm::kDepthwise) {
+    run_depthwise(sum, resources);
+  } else {
+    run_tap_sum(sum, resources);
+  }
 }
 
 void weight_gradient(const Problem& problem, const Resources& resources) {
@@ -51,7 +62,11 @@ void weight_gradient(const Problem& problem, const Resources& resources) {
                           {g.axis[0].kernel, g.axis[1].kernel, g.axis[2].kernel});
     return;
   }
-  run_tap_outer(problem, choice.lanes, resources);
+  if (choice.algorithm == Algorithm::kDepthwise) {
+    run_depthwise_weight(problem, resources);
+  } else {
+    run_tap_outer(problem, choice.lanes, resources);
+  }
 }
 
 }  // namespace mxd::cpu

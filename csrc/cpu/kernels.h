@@ -3,8 +3,8 @@
 //
 //   pack   copies a strided block of a tensor into a dense panel of the accumulate type;
 //   gemm   multiplies two panels into a tile of accumulators;
-//   depthwise, depthwise_dot   work on one channel, without panels;
-//   store  rounds a block of accumulators into a strided block of a tensor, adding the bias.
+//   store  rounds a block of accumulators into a strided block of a tensor, adding the bias;
+//   add_scaled, dot   work on rows of a single channel, where panels do not pay.
 //
 // Panels. A panel holds `width` rows-or-columns of one operand, k outermost:
 //
@@ -51,20 +51,18 @@ struct Kernels {
                int64_t col_stride, const Segment* segments, int64_t segment_count, void* tile,
                int64_t tile_stride, bool accumulate);
 
-  // One channel in, one out. acc[i] = sum over t < taps of weight[t] * src[offset[t] + i].
-  void (*depthwise)(void* acc, const void* src, const int64_t* offset, const void* weight,
-                    int64_t taps, int64_t count);
-
-  // Its weight gradient. sum[t] += sum over i of src[offset[t] + i] * out[i].
-  void (*depthwise_dot)(void* sum, const void* src, const int64_t* offset, int64_t taps,
-                        const void* out, int64_t count);
-
   // dst[r * row_stride + c * col_stride] =
   //     round(acc[r * acc_row_stride + c] + bias[r * bias_row_stride + c * bias_col_stride]).
   // bias is of the accumulate type and may be null.
   void (*store)(void* dst, int64_t row_stride, int64_t col_stride, const void* acc,
                 int64_t acc_row_stride, int64_t rows, int64_t cols, const void* bias,
                 int64_t bias_row_stride, int64_t bias_col_stride);
+
+  // acc[i] += factor * src[i * src_stride] for i < count; acc of the accumulate type.
+  void (*add_scaled)(void* acc, const void* src, int64_t src_stride, double factor, int64_t count);
+
+  // The sum of a[i * a_stride] * b[i * b_stride] for i < count, formed in the accumulate type.
+  double (*dot)(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count);
 };
 
 }  // namespace mxd::cpu

@@ -87,75 +87,6 @@ void gemm(int rows, int cols, const void* row_panel, const void* col_operand, in
                            segment_count, static_cast<Acc*>(tile), tile_stride, accumulate);
 }
 
-// ---- depthwise ----------------------------------------------------------------------------
-
-// kVectors vectors of results at a time, each summed over the taps in registers.
-template <class Acc, int kVectors>
-inline __attribute__((always_inline)) void depthwise_vectors(Acc* acc, const Acc* src,
-                                                             const int64_t* offset,
-                                                             const Acc* weight, int64_t taps) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  Vec<Acc> sum[kVectors];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) sum[v] = Vec<Acc>{};
-  for (int64_t t = 0; t < taps; ++t) {
-    const Acc* at = src + offset[t];
-    const Acc w = weight[t];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sum[v] += w * load<Acc>(at + v * kLanes);
-  }
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) store<Acc>(acc + v * kLanes, sum[v]);
-}
-
-template <class Acc>
-void depthwise(void* opaque_acc, const void* opaque_src, const int64_t* offset,
-               const void* opaque_weight, int64_t taps, int64_t count) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  Acc* acc = static_cast<Acc*>(opaque_acc);
-  const Acc* src = static_cast<const Acc*>(opaque_src);
-  const Acc* weight = static_cast<const Acc*>(opaque_weight);
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
-    depthwise_vectors<Acc, 4>(acc + i, src + i, offset, weight, taps);
-  }
-  for (; i + kLanes <= count; i += kLanes) {
-    depthwise_vectors<Acc, 1>(acc + i, src + i, offset, weight, taps);
-  }
-  if (i < count) {
-    Vec<Acc> sum{};
-    for (int64_t t = 0; t < taps; ++t) {
-      sum += weight[t] * load_first(src + offset[t] + i, count - i);
-    }
-    store_first(acc + i, sum, count - i);
-  }
-}
-
-template <class Acc>
-void depthwise_dot(void* opaque_sum, const void* opaque_src, const int64_t* offset, int64_t taps,
-                   const void* opaque_out, int64_t count) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  Acc* sum = static_cast<Acc*>(opaque_sum);
-  const Acc* src = static_cast<const Acc*>(opaque_src);
-  const Acc* out = static_cast<const Acc*>(opaque_out);
-  for (int64_t t = 0; t < taps; ++t) {
-    const Acc* at = src + offset[t];
-    Vec<Acc> lanes{};
-    Vec<Acc> more{};
-    int64_t i = 0;
-    for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
-      lanes += load<Acc>(at + i) * load<Acc>(out + i);
-      more += load<Acc>(at + i + kLanes) * load<Acc>(out + i + kLanes);
-    }
-    for (; i + kLanes <= count; i += kLanes) lanes += load<Acc>(at + i) * load<Acc>(out + i);
-    if (i < count) more += load_first(at + i, count - i) * load_first(out + i, count - i);
-    lanes += more;
-    Acc total = 0;
-    for (int l = 0; l < kLanes; ++l) total += lanes[l];
-    sum[t] += total;
-  }
-}
-
 // ---- pack ---------------------------------------------------------------------------------
 
 // A vector of elements `kStride` (1 or 2) apart, of which the first `count` are wanted: touches
@@ -253,6 +184,74 @@ void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows,
   }
 }
 
+// ---- rows of one channel ------------------------------------------------------------------
+
+template <int kStride, class T, class Acc>
+inline __attribute__((always_inline)) void add_row(Acc* acc, const T* src, Acc factor,
+                                                   int64_t count) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vec<Acc> s = load_strided<kStride>(src + i * kStride, kLanes);
+    store<Acc>(acc + i, load<Acc>(acc + i) + factor * s);
+  }
+  if (i < count) {
+    const Vec<Acc> s = load_strided<kStride>(src + i * kStride, count - i);
+    store_first(acc + i, load_first(acc + i, count - i) + factor * s, count - i);
+  }
+}
+
+template <class T>
+void add_scaled(void* opaque_acc, const void* opaque_src, int64_t src_stride, double factor,
+                int64_t count) {
+  using Acc = typename AccOf<T>::Type;
+  Acc* acc = static_cast<Acc*>(opaque_acc);
+  const T* src = static_cast<const T*>(opaque_src);
+  if (src_stride == 1) {
+    add_row<1>(acc, src, Acc(factor), count);
+  } else if (src_stride == 2) {
+    add_row<2>(acc, src, Acc(factor), count);
+  } else {
+    for (int64_t i = 0; i < count; ++i) acc[i] += Acc(factor) * to_acc(src[i * src_stride]);
+  }
+}
+
+template <int kStride, class T>
+inline __attribute__((always_inline)) auto dot_row(const T* a, const T* b, int64_t count) {
+  using Acc = typename AccOf<T>::Type;
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  Vec<Acc> even{};
+  Vec<Acc> odd{};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    even += load_as(a + i) * load_strided<kStride>(b + i * kStride, kLanes);
+    odd += load_as(a + i + kLanes) * load_strided<kStride>(b + (i + kLanes) * kStride, kLanes);
+  }
+  for (; i + kLanes <= count; i += kLanes) {
+    even += load_as(a + i) * load_strided<kStride>(b + i * kStride, kLanes);
+  }
+  if (i < count) {
+    odd += load_first(a + i, count - i) * load_strided<kStride>(b + i * kStride, count - i);
+  }
+  even += odd;
+  Acc total = 0;
+  for (int l = 0; l < kLanes; ++l) total += even[l];
+  return total;
+}
+
+template <class T>
+double dot(const void* opaque_a, int64_t a_stride, const void* opaque_b, int64_t b_stride,
+           int64_t count) {
+  using Acc = typename AccOf<T>::Type;
+  const T* a = static_cast<const T*>(opaque_a);
+  const T* b = static_cast<const T*>(opaque_b);
+  if (a_stride == 1 && b_stride == 1) return dot_row<1>(a, b, count);
+  if (a_stride == 1 && b_stride == 2) return dot_row<2>(a, b, count);
+  Acc total = 0;
+  for (int64_t i = 0; i < count; ++i) total += to_acc(a[i * a_stride]) * to_acc(b[i * b_stride]);
+  return total;
+}
+
 // ---- store --------------------------------------------------------------------------------
 
 template <class T>
@@ -297,9 +296,9 @@ constexpr Kernels kernels_of(const char* isa) {
           int64_t(sizeof(T)),
           pack<T>,
           gemm<Acc>,
-          depthwise<Acc>,
-          depthwise_dot<Acc>,
-          store_block<T>};
+          store_block<T>,
+          add_scaled<T>,
+          dot<T>};
 }
 
 }  // namespace

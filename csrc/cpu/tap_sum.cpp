@@ -378,18 +378,6 @@ class Worker {
   std::vector<Piece> pieces_;
 };
 
-// Whether the phases reach every result; if not, the others hold the bias alone.
-bool covers_all(const TapSum& sum) {
-  for (int a = 0; a < kAxes; ++a) {
-    int64_t covered = 0;
-    for (const AxisTaps& taps : sum.axes[a]) {
-      for (const AxisRegion& region : taps.regions) covered += region.results();
-    }
-    if (covered < sum.dst_size[a]) return false;
-  }
-  return true;
-}
-
 TapSum make(const Problem& problem, Lanes lanes) {
   const Geometry& geometry = problem.geometry;
   TapSum sum;
@@ -407,6 +395,17 @@ TapSum make(const Problem& problem, Lanes lanes) {
 }
 
 }  // namespace
+
+bool reaches_all_results(const TapSum& sum) {
+  for (int a = 0; a < kAxes; ++a) {
+    int64_t covered = 0;
+    for (const AxisTaps& taps : sum.axes[a]) {
+      for (const AxisRegion& region : taps.regions) covered += region.results();
+    }
+    if (covered < sum.dst_size[a]) return false;
+  }
+  return true;
+}
 
 TapSum forward_tap_sum(const Problem& problem, Lanes lanes) {
   TapSum sum = make(problem, lanes);
@@ -440,7 +439,7 @@ TapSum data_gradient_tap_sum(const Problem& problem, Lanes lanes) {
 }
 
 void run_tap_sum(const TapSum& sum, const Resources& resources) {
-  if (!covers_all(sum)) {
+  if (!reaches_all_results(sum)) {
     fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
                    sum.dst_size);
   }

@@ -25,6 +25,9 @@ struct TapSum {
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
+// Whether the phases reach every result; if not, the others hold the bias alone.
+bool reaches_all_results(const TapSum& sum);
+
 // Forward: src = data, dst = out. Data gradient: src = out, dst = data, no bias.
 TapSum forward_tap_sum(const Problem& problem, Lanes lanes);
 TapSum data_gradient_tap_sum(const Problem& problem, Lanes lanes);

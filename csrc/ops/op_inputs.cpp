@@ -54,25 +54,31 @@ std::vector<c10::SymInt> sizes_of(const at::Tensor& tensor) {
   return tensor.sym_sizes().vec();
 }
 
-// Arithmetic that remembers whether a real value has left 64 bits. Traced sizes are not checked:
-// the call that runs is.
+// Arithmetic that remembers whether a value has left 64 bits. Symbols are taken to stay inside: the
+// call that runs is checked again.
 template <class Int>
 struct Checked {
   bool overflow = false;
-  Int add(const Int& a, const Int& b) { return a + b; }
-  Int multiply(const Int& a, const Int& b) { return a * b; }
-};
-template <>
-struct Checked<int64_t> {
-  bool overflow = false;
-  int64_t add(int64_t a, int64_t b) {
-    int64_t result = 0;
-    overflow |= __builtin_add_overflow(a, b, &result);
-    return result;
+  Int add(const Int& a, const Int& b) {
+    return apply(a, b, [](int64_t x, int64_t y, int64_t* r) { return __builtin_add_overflow(x, y, r); },
+                 [&] { return a + b; });
   }
-  int64_t multiply(int64_t a, int64_t b) {
+  Int multiply(const Int& a, const Int& b) {
+    return apply(a, b, [](int64_t x, int64_t y, int64_t* r) { return __builtin_mul_overflow(x, y, r); },
+                 [&] { return a * b; });
+  }
+
+ private:
+  static std::optional<int64_t> value(int64_t a) { return a; }
+  static std::optional<int64_t> value(const c10::SymInt& a) { return a.maybe_as_int(); }
+
+  template <class Exact, class Symbolic>
+  Int apply(const Int& a, const Int& b, const Exact& exact, const Symbolic& symbolic) {
+    const std::optional<int64_t> x = value(a);
+    const std::optional<int64_t> y = value(b);
+    if (!x || !y) return symbolic();
     int64_t result = 0;
-    overflow |= __builtin_mul_overflow(a, b, &result);
+    overflow |= exact(*x, *y, &result);
     return result;
   }
 };

@@ -181,40 +181,6 @@ MXD_TEST(gemm, "every register tile, several segments, overwrite and accumulate"
   });
 }
 
-MXD_TEST(depthwise, "one channel: every tail, overlapping and repeated offsets") {
-  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
-    if (size_of(dtype) == 2) return;  // the same functions as float32's
-    Random random(options().seed);
-    for (int64_t count = 1; count <= 10 * kernels.vector; ++count) {
-      const std::vector<int64_t> offsets{0, 1, 1, 7};
-      for (const int64_t taps : {1, 2, 4}) {
-        const int64_t reach = count + offsets[size_t(taps - 1)];
-        const Accumulators src(dtype, reach, random);
-        const Accumulators weight(dtype, taps, random);
-        const Accumulators out(dtype, count, random);
-        Accumulators acc(dtype, count, random);
-        Accumulators sum(dtype, taps, random);
-        for (int64_t i = 0; i < count; ++i) acc.values[size_t(i)] = 0;
-        for (int64_t t = 0; t < taps; ++t) {
-          for (int64_t i = 0; i < count; ++i) {
-            const int64_t x = src.values[size_t(offsets[size_t(t)] + i)];
-            acc.values[size_t(i)] += weight.values[size_t(t)] * x;
-            sum.values[size_t(t)] += out.values[size_t(i)] * x;
-          }
-        }
-        kernels.depthwise(acc.bytes.data(), src.bytes.data(), offsets.data(), weight.bytes.data(),
-                          taps, count);
-        kernels.depthwise_dot(sum.bytes.data(), src.bytes.data(), offsets.data(), taps,
-                              out.bytes.data(), count);
-        const std::string size =
-            ": " + std::to_string(count) + " results, " + std::to_string(taps) + " taps";
-        MXD_CHECK(acc.holds_values(), name_of_call(kernels, dtype, "depthwise") + size);
-        MXD_CHECK(sum.holds_values(), name_of_call(kernels, dtype, "depthwise_dot") + size);
-      }
-    }
-  });
-}
-
 MXD_TEST(store, "every path of store: strides, tails, bias, nothing else written") {
   for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
     const DType acc = accumulate_type(dtype);
