@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 30.0  # for one call that should take milliseconds
 # What torch itself answers to a raw call before any operator of ours is entered.
 OF_TORCH = re.compile(
     r"mxdeconv::\w+\(\) |Could not run 'mxdeconv::|Overflow when unpacking long|"
-    r"Unable to cast Python instance|.*SymInt\w* expected to contain only concrete integers"
+    r"Unable to cast Python instance|ZeroTensors are immutable|.*SymInt\w* expected to contain only concrete integers"
 )
 # An allocation that this machine could serve, and the worker's limit does not.
 OUT_OF_SPACE = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")

@@ -12,22 +12,29 @@ int64_t floor_div(int64_t a, int64_t b) {  // b > 0; no step of it overflows
 
 int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
+// The taps j < count for which some source index between lowest + j * step and highest + j * step,
+// those of the first and the last result, lies in [0, size).
+Range taps_between(int64_t lowest, int64_t highest, int64_t step, int64_t size, int64_t count) {
+  Range range{0, count};
+  if (step > 0) {
+    range.begin = std::max(range.begin, ceil_div(-highest, step));
+    range.end = std::min(range.end, floor_div(size - 1 - lowest, step) + 1);
+  } else if (step < 0) {
+    range.begin = std::max(range.begin, ceil_div(lowest - (size - 1), -step));
+    range.end = std::min(range.end, floor_div(highest, -step) + 1);
+  }
+  range.end = std::max(range.begin, range.end);
+  return range;
+}
+
 // Drops leading and trailing taps that miss the source for every result.
 void clip_taps(AxisTaps& taps) {
-  const int64_t src_first = taps.src_begin;
-  const int64_t src_last = taps.src_begin + (taps.dst_count - 1) * taps.src_step;
-  int64_t begin = 0;
-  int64_t end = taps.tap_count;
-  if (taps.src_tap_step > 0) {
-    begin = std::max(begin, ceil_div(-src_last, taps.src_tap_step));
-    end = std::min(end, floor_div(taps.src_size - 1 - src_first, taps.src_tap_step) + 1);
-  } else if (taps.src_tap_step < 0) {
-    begin = std::max(begin, ceil_div(src_first - (taps.src_size - 1), -taps.src_tap_step));
-    end = std::min(end, floor_div(src_last, -taps.src_tap_step) + 1);
-  }
-  taps.tap_begin += begin * taps.tap_step;
-  taps.src_begin += begin * taps.src_tap_step;
-  taps.tap_count = std::max<int64_t>(end - begin, 0);
+  const Range range =
+      taps_between(taps.src_begin, taps.src_begin + (taps.dst_count - 1) * taps.src_step,
+                   taps.src_tap_step, taps.src_size, taps.tap_count);
+  taps.tap_begin += range.begin * taps.tap_step;
+  taps.src_begin += range.begin * taps.src_tap_step;
+  taps.tap_count = range.end - range.begin;
 }
 
 // Below this share of (result, tap) pairs that meet the source, an axis is cut where the set of
@@ -37,15 +44,12 @@ constexpr double kSplitBelow = 0.9;
 
 void make_regions(AxisTaps& taps) {
   if (taps.tap_count == 0 || taps.dst_count == 0) return;
-  // Long progressions are not worth cutting; the cap keeps planning cheap for any kernel.
-  constexpr int64_t kMostTapsToCut = 64;
   double valid = 0;
-  for (int64_t j = 0; j < taps.tap_count && j < kMostTapsToCut; ++j) {
+  for (int64_t j = 0; j < taps.tap_count; ++j) {
     const Range range = valid_results(taps, j, {0, taps.dst_count});
     valid += double(range.end - range.begin);
   }
-  const bool cut = taps.tap_count <= kMostTapsToCut &&
-                   valid < kSplitBelow * double(taps.tap_count) * double(taps.dst_count);
+  const bool cut = valid < kSplitBelow * double(taps.tap_count) * double(taps.dst_count);
   if (cut) {
     taps.regions = exact_regions(taps);
   } else {
@@ -62,6 +66,11 @@ Range valid_results(const AxisTaps& taps, int64_t tap, Range within) {
   return {begin, std::max(begin, end)};
 }
 
+Range valid_taps(const AxisTaps& taps, int64_t result) {
+  const int64_t index = taps.src_begin + result * taps.src_step;
+  return taps_between(index, index, taps.src_tap_step, taps.src_size, taps.tap_count);
+}
+
 std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
   std::vector<int64_t> cuts;
   for (int64_t j = 0; j < taps.tap_count; ++j) {
@@ -74,13 +83,8 @@ std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::vector<AxisRegion> regions;
   for (size_t c = 0; c + 1 < cuts.size(); ++c) {
-    AxisRegion region{cuts[c], cuts[c + 1], taps.tap_count, 0};
-    for (int64_t j = 0; j < taps.tap_count; ++j) {
-      const Range range = valid_results(taps, j, {region.begin, region.end});
-      if (range.begin >= range.end) continue;
-      region.tap_begin = std::min(region.tap_begin, j);
-      region.tap_end = j + 1;
-    }
+    const Range reaching = valid_taps(taps, cuts[c]);
+    const AxisRegion region{cuts[c], cuts[c + 1], reaching.begin, reaching.end};
     if (region.tap_begin < region.tap_end) regions.push_back(region);
   }
   return regions;

@@ -19,6 +19,11 @@
 
 namespace mxd {
 
+struct Range {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
 // A range of results of one phase that share the range of taps that can reach them.
 struct AxisRegion {
   int64_t begin = 0;  // results [begin, end) of the phase
@@ -52,11 +57,10 @@ std::vector<AxisTaps> data_gradient_taps(const Axis& axis);
 // one region with zeros at its border otherwise.
 std::vector<AxisRegion> exact_regions(const AxisTaps& taps);
 
-// Results q in [begin, end) whose source index for tap j lies inside the source.
-struct Range {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
+// Results q in `within` whose source index for tap j lies inside the source.
 Range valid_results(const AxisTaps& taps, int64_t tap, Range within);
+
+// The taps whose source index for result q lies inside the source.
+Range valid_taps(const AxisTaps& taps, int64_t result);
 
 }  // namespace mxd

@@ -27,6 +27,25 @@ void load_kernel(const Kernels& kernels, const char* weight, const int64_t (&str
   }
 }
 
+// A tap along a row: results [begin, end) of the row's phase meet the source from `src` on.
+struct RowTap {
+  Range results;
+  int64_t src;  // source index of results.begin
+  int64_t tap;  // place in the kernel's row
+};
+
+std::vector<RowTap> taps_of_row(const AxisTaps& taps, Range within) {
+  std::vector<RowTap> row;
+  for (int64_t j = 0; j < taps.tap_count; ++j) {
+    const Range valid = valid_results(taps, j, within);
+    if (valid.begin >= valid.end) continue;
+    row.push_back({valid,
+                   taps.src_begin + valid.begin * taps.src_step + j * taps.src_tap_step,
+                   taps.tap_begin + j * taps.tap_step});
+  }
+  return row;
+}
+
 template <class Acc>
 Acc load_scalar(const Kernels& kernels, const char* at) {
   Acc value = 0;
@@ -44,6 +63,12 @@ class RowWorker {
                              align_up(sum.src_channels * sum.taps() * int64_t(sizeof(Acc))))) {
     acc_ = scratch_->template take<Acc>(kRowResults);
     kernel_ = scratch_->template take<Acc>(sum.src_channels * sum.taps());
+    for (const AxisTaps& a2 : sum.axes[2]) {
+      for (int64_t begin = 0; begin < a2.dst_count; begin += kRowResults) {
+        const Range results{begin, std::min(begin + kRowResults, a2.dst_count)};
+        parts_.push_back({&a2, results, taps_of_row(a2, results)});
+      }
+    }
   }
 
   // Computes a share of the rows of each phase.
@@ -66,8 +91,8 @@ class RowWorker {
       for (const AxisTaps& a1 : sum_.axes[1]) {
         const int64_t rows = a0.dst_count * a1.dst_count;
         for (int64_t row = rows * share / shares; row < rows * (share + 1) / shares; ++row) {
-          for (const AxisTaps& a2 : sum_.axes[2]) {
-            run_row(a0, row / a1.dst_count, a1, row % a1.dst_count, a2);
+          for (const RowPart& part : parts_) {
+            run_row(a0, row / a1.dst_count, a1, row % a1.dst_count, part);
           }
         }
       }
@@ -75,6 +100,13 @@ class RowWorker {
   }
 
  private:
+  // Up to kRowResults results of one phase of the innermost axis.
+  struct RowPart {
+    const AxisTaps* axis;
+    Range results;
+    std::vector<RowTap> taps;
+  };
+
   void load_weights(int64_t group, int64_t dst_channel) {
     for (int64_t c = 0; c < sum_.src_channels; ++c) {
       const int64_t offset =
@@ -85,22 +117,28 @@ class RowWorker {
   }
 
   void run_row(const AxisTaps& a0, int64_t q0, const AxisTaps& a1, int64_t q1,
-               const AxisTaps& a2) {
-    for (int64_t begin = 0; begin < a2.dst_count; begin += kRowResults) {
-      const int64_t end = std::min(begin + kRowResults, a2.dst_count);
-      std::fill(acc_, acc_ + (end - begin), Acc(0));
-      for (int64_t c = 0; c < sum_.src_channels; ++c) {
-        for_each_row(a0, q0, a1, q1, [&](const char* row, int64_t kernel_row) {
-          add_taps(a2, {begin, end}, row + c * sum_.src.channel * kernels_.elem_bytes,
-                   kernel_ + c * sum_.taps() + kernel_row * sum_.kernel[2]);
-        });
-      }
-      const int64_t offset = (a0.dst_begin + q0 * a0.dst_step) * sum_.dst.axis[0] +
-                             (a1.dst_begin + q1 * a1.dst_step) * sum_.dst.axis[1] +
-                             (a2.dst_begin + begin * a2.dst_step) * sum_.dst.axis[2];
-      kernels_.store(dst_ + offset * kernels_.elem_bytes, 0, a2.dst_step * sum_.dst.axis[2], acc_,
-                     0, 1, end - begin, &bias_, 0, 0);
+               const RowPart& part) {
+    const AxisTaps& a2 = *part.axis;
+    const int64_t count = part.results.end - part.results.begin;
+    const int64_t step = a2.src_step * sum_.src.axis[2];
+    std::fill(acc_, acc_ + count, Acc(0));
+    for (int64_t c = 0; c < sum_.src_channels; ++c) {
+      for_each_row(a0, q0, a1, q1, [&](const char* row, int64_t kernel_row) {
+        row += c * sum_.src.channel * kernels_.elem_bytes;
+        const Acc* weights = kernel_ + c * sum_.taps() + kernel_row * sum_.kernel[2];
+        for (const RowTap& tap : part.taps) {
+          kernels_.add_scaled(acc_ + (tap.results.begin - part.results.begin),
+                              row + tap.src * sum_.src.axis[2] * kernels_.elem_bytes, step,
+                              double(weights[tap.tap - sum_.first_tap[2]]),
+                              tap.results.end - tap.results.begin);
+        }
+      });
     }
+    const int64_t offset = (a0.dst_begin + q0 * a0.dst_step) * sum_.dst.axis[0] +
+                           (a1.dst_begin + q1 * a1.dst_step) * sum_.dst.axis[1] +
+                           (a2.dst_begin + part.results.begin * a2.dst_step) * sum_.dst.axis[2];
+    kernels_.store(dst_ + offset * kernels_.elem_bytes, 0, a2.dst_step * sum_.dst.axis[2], acc_, 0,
+                   1, count, &bias_, 0, 0);
   }
 
   // The source rows that meet a row of results, with the row of the kernel that they meet it by.
@@ -113,24 +151,11 @@ class RowWorker {
       for (int64_t j1 = 0; j1 < a1.tap_count; ++j1) {
         const int64_t i1 = a1.src_begin + q1 * a1.src_step + j1 * a1.src_tap_step;
         if (i1 < 0 || i1 >= a1.src_size) continue;
-        const int64_t t0 = a0.tap_begin + j0 * a0.tap_step;
-        const int64_t t1 = a1.tap_begin + j1 * a1.tap_step;
+        const int64_t t0 = a0.tap_begin + j0 * a0.tap_step - sum_.first_tap[0];
+        const int64_t t1 = a1.tap_begin + j1 * a1.tap_step - sum_.first_tap[1];
         visit(src_ + (i0 * sum_.src.axis[0] + i1 * sum_.src.axis[1]) * kernels_.elem_bytes,
               t0 * sum_.kernel[1] + t1);
       }
-    }
-  }
-
-  void add_taps(const AxisTaps& a2, Range results, const char* row, const Acc* kernel_row) {
-    const int64_t step = a2.src_step * sum_.src.axis[2];
-    for (int64_t j2 = 0; j2 < a2.tap_count; ++j2) {
-      const Range valid = valid_results(a2, j2, results);
-      if (valid.begin >= valid.end) continue;
-      const int64_t first = a2.src_begin + valid.begin * a2.src_step + j2 * a2.src_tap_step;
-      kernels_.add_scaled(acc_ + (valid.begin - results.begin),
-                          row + first * sum_.src.axis[2] * kernels_.elem_bytes, step,
-                          double(kernel_row[a2.tap_begin + j2 * a2.tap_step]),
-                          valid.end - valid.begin);
     }
   }
 
@@ -139,6 +164,7 @@ class RowWorker {
   std::unique_ptr<Scratch> scratch_;
   Acc* acc_;
   Acc* kernel_;
+  std::vector<RowPart> parts_;
   // The unit at hand.
   Acc bias_ = 0;
   const char* src_ = nullptr;
@@ -162,7 +188,11 @@ class KernelWorker {
  public:
   KernelWorker(const Problem& problem, const Kernels& kernels,
                const std::vector<AxisTaps> (&axes)[kAxes])
-      : problem_(problem), kernels_(kernels), axes_(axes) {}
+      : problem_(problem), kernels_(kernels), axes_(axes) {
+    for (const AxisTaps& a2 : axes[2]) {
+      rows_.push_back({&a2, taps_of_row(a2, {0, a2.dst_count})});
+    }
+  }
 
   // Sums into `sum`, one element per tap.
   void operator()(int64_t in_channel, int64_t out_channel, Acc* sum) const {
@@ -203,30 +233,34 @@ class KernelWorker {
             (a0.tap_begin + j0 * a0.tap_step) * geometry.axis[1].kernel + a1.tap_begin +
             j1 * a1.tap_step;
         const char* row = data + (i0 * stride[0] + i1 * stride[1]) * kernels_.elem_bytes;
-        for (const AxisTaps& a2 : axes_[2]) {
+        for (const Row& a2 : rows_) {
           add_taps(row, out, a2, sum + kernel_row * geometry.axis[2].kernel);
         }
       }
     }
   }
 
-  void add_taps(const char* row, const char* out, const AxisTaps& a2, Acc* sum) const {
-    for (int64_t j2 = 0; j2 < a2.tap_count; ++j2) {
-      const Range valid = valid_results(a2, j2, {0, a2.dst_count});
-      if (valid.begin >= valid.end) continue;
-      const int64_t first = a2.src_begin + valid.begin + j2 * a2.src_tap_step;
-      const int64_t result = a2.dst_begin + valid.begin * a2.dst_step;
-      sum[a2.tap_begin + j2 * a2.tap_step] +=
-          Acc(kernels_.dot(row + first * problem_.data.axis[2] * kernels_.elem_bytes,
-                           problem_.data.axis[2],
-                           out + result * problem_.out.axis[2] * kernels_.elem_bytes,
-                           problem_.out.axis[2] * a2.dst_step, valid.end - valid.begin));
+  struct Row {
+    const AxisTaps* axis;
+    std::vector<RowTap> taps;
+  };
+
+  void add_taps(const char* row, const char* out, const Row& a2, Acc* sum) const {
+    const int64_t out_stride = problem_.out.axis[2];
+    for (const RowTap& tap : a2.taps) {
+      const int64_t result = a2.axis->dst_begin + tap.results.begin * a2.axis->dst_step;
+      sum[tap.tap] += Acc(kernels_.dot(row + tap.src * problem_.data.axis[2] * kernels_.elem_bytes,
+                                       problem_.data.axis[2],
+                                       out + result * out_stride * kernels_.elem_bytes,
+                                       out_stride * a2.axis->dst_step,
+                                       tap.results.end - tap.results.begin));
     }
   }
 
   const Problem& problem_;
   const Kernels& kernels_;
   const std::vector<AxisTaps> (&axes_)[kAxes];
+  std::vector<Row> rows_;
 };
 
 template <class Acc>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <memory>
 
 #include "cpu/fill.h"
@@ -73,7 +74,8 @@ class Worker {
         for (t[2] = region[2].tap_begin; t[2] < region[2].tap_end; ++t[2]) {
           Tap tap{{t[0], t[1], t[2]}, 0, 0};
           for (int a = 0; a < kAxes; ++a) {
-            const int64_t place = phase.axis[a]->tap_begin + t[a] * phase.axis[a]->tap_step;
+            const int64_t place =
+                phase.axis[a]->tap_begin - sum_.first_tap[a] + t[a] * phase.axis[a]->tap_step;
             tap.flat = tap.flat * sum_.kernel[a] + place;
             tap.offset += place * sum_.weight_tap[a];
           }
@@ -143,6 +145,7 @@ class Worker {
 
   AxisTaps whole_axis(int a) const {
     AxisTaps taps;
+    taps.tap_begin = sum_.first_tap[a];
     taps.tap_count = sum_.kernel[a];
     return taps;
   }
@@ -378,6 +381,21 @@ class Worker {
   std::vector<Piece> pieces_;
 };
 
+// Narrows the kernel to the taps that the phases reach: a kernel may be far larger than that.
+void narrow_kernel(TapSum& sum) {
+  for (int a = 0; a < kAxes; ++a) {
+    int64_t first = std::numeric_limits<int64_t>::max();
+    int64_t last = -1;
+    for (const AxisTaps& taps : sum.axes[a]) {
+      first = std::min(first, taps.tap_begin);
+      last = std::max(last, taps.tap_begin + (taps.tap_count - 1) * taps.tap_step);
+    }
+    sum.first_tap[a] = first;
+    sum.kernel[a] = last - first + 1;
+    sum.weight += first * sum.weight_tap[a] * sum.kernels->elem_bytes;
+  }
+}
+
 TapSum make(const Problem& problem, Lanes lanes) {
   const Geometry& geometry = problem.geometry;
   TapSum sum;
@@ -387,10 +405,7 @@ TapSum make(const Problem& problem, Lanes lanes) {
   sum.groups = geometry.groups;
   sum.weight = static_cast<const char*>(problem.weight.data);
   sum.weight_group = geometry.in_channels * problem.weight.in_channel;
-  for (int a = 0; a < kAxes; ++a) {
-    sum.weight_tap[a] = problem.weight.tap[a];
-    sum.kernel[a] = geometry.axis[a].kernel;
-  }
+  for (int a = 0; a < kAxes; ++a) sum.weight_tap[a] = problem.weight.tap[a];
   return sum;
 }
 
@@ -420,6 +435,7 @@ TapSum forward_tap_sum(const Problem& problem, Lanes lanes) {
     sum.axes[a] = forward_phases(problem.geometry.axis[a]);
     sum.dst_size[a] = problem.geometry.axis[a].out;
   }
+  narrow_kernel(sum);
   return sum;
 }
 
@@ -435,6 +451,7 @@ TapSum data_gradient_tap_sum(const Problem& problem, Lanes lanes) {
     sum.axes[a] = data_gradient_taps(problem.geometry.axis[a]);
     sum.dst_size[a] = problem.geometry.axis[a].in;
   }
+  narrow_kernel(sum);
   return sum;
 }
 

@@ -45,11 +45,13 @@ TapSumPlan::TapSumPlan(const TapSum& tap_sum, const Resources& resources) : sum(
 
   max_channels = ceil_div(sum.dst_channels, channel_blocks);
   const int64_t padded = ceil_div(max_channels, kernels.cols) * kernels.cols;
-  const int64_t all_weights = padded * sum.taps() * sum.src_channels * kernels.acc_bytes;
+  // In floating point: a kernel expanded from one element can have more taps than bytes exist.
+  const double all_weights = double(padded) * double(sum.kernel[0]) * double(sum.kernel[1]) *
+                             double(sum.kernel[2]) * double(sum.src_channels * kernels.acc_bytes);
   const int64_t budget =
       resources.workspace_bytes / std::max(resources.threads->count(), 1) - 3 * kBlockBytes;
-  weights_resident = all_weights <= std::max(budget, kBlockBytes);
-  weight_bytes = weights_resident ? all_weights : kBlockBytes;
+  weights_resident = all_weights <= double(std::max(budget, kBlockBytes));
+  weight_bytes = weights_resident ? int64_t(all_weights) : kBlockBytes;
   scratch_bytes = align_up(weight_bytes) + 2 * align_up(kBlockBytes) +
                   align_up(padded * kernels.acc_bytes) + kAlignment;
 }

@@ -1,6 +1,7 @@
 #include "ops/op_inputs.h"
 
 #include <ATen/Functions.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/MemoryOverlap.h>
 #include <c10/util/Exception.h>
 #include <unistd.h>
@@ -83,6 +84,29 @@ struct Checked {
   }
 };
 
+// The memory that the sizes and strides speak of must exist: a storage can have been resized away
+// (as sharded training does between steps), and reading it would kill the process.
+void check_storage(const char* name, const at::Tensor& tensor) {
+  if (tensor.device().is_meta() || tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides() ||
+      tensor.numel() == 0) {
+    return;
+  }
+  const size_t needed = at::detail::computeStorageNbytes(
+      tensor.sizes(), tensor.strides(), tensor.element_size(), size_t(tensor.storage_offset()));
+  TORCH_CHECK_VALUE(tensor.storage().nbytes() >= needed, name, " must have its memory, ", needed,
+                    " bytes, got a storage of ", tensor.storage().nbytes(), " bytes");
+}
+
+// Even a result that is never allocated must have a size that can be spoken of.
+template <class Int>
+void check_bytes(const char* name, const std::vector<Int>& shape, at::ScalarType dtype) {
+  Checked<Int> checked;
+  Int bytes = int64_t(c10::elementSize(dtype));
+  for (const Int& size : shape) bytes = checked.multiply(bytes, size);
+  TORCH_CHECK_VALUE(!checked.overflow, name, " must have a size in bytes that fits in 64 bits, got ",
+                    "shape ", tuple(shape), " of ", name_of(dtype));
+}
+
 void check_tensor(const char* name, const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, name,
@@ -92,6 +116,7 @@ void check_tensor(const char* name, const at::Tensor& tensor) {
                        dtype == at::kBFloat16,
                    name, " must be a dense tensor of dtype float32, float64, float16 or bfloat16, "
                    "got ", name_of(dtype));
+  check_storage(name, tensor);
 }
 
 void check_like(const char* name, const at::Tensor& tensor, const char* first_name,
@@ -103,6 +128,7 @@ void check_like(const char* name, const at::Tensor& tensor, const char* first_na
                    name_of(tensor.scalar_type()));
   TORCH_CHECK_VALUE(tensor.device() == first.device(), name, " must be on the device of ",
                     first_name, ", ", first.device(), ", got ", tensor.device());
+  check_storage(name, tensor);
 }
 
 void check_rank(const char* name, const at::Tensor& tensor) {
@@ -280,6 +306,7 @@ Sizes<Int> check_forward(const at::Tensor& data, const at::Tensor& weight,
   sizes.out = {sizes.data[0], filters};
   derive_out(sizes, arguments);
   check_extents(checked.overflow, sizes);
+  check_bytes("out", sizes.out, data.scalar_type());
   return sizes;
 }
 
@@ -312,6 +339,7 @@ Sizes<Int> check_data_gradient(const at::Tensor& weight, const at::Tensor& out_g
   for (const Int& size : solve_axes(sizes, arguments, extent, arguments.stride, "data size")) {
     sizes.data.push_back(size);
   }
+  check_bytes("data gradient", sizes.data, weight.scalar_type());
   return sizes;
 }
 
@@ -345,6 +373,7 @@ Sizes<Int> check_weight_gradient(const at::Tensor& data, const at::Tensor& out_g
   for (const Int& size : solve_axes(sizes, arguments, extent, arguments.dilate, "kernel")) {
     sizes.weight.push_back(size);
   }
+  check_bytes("weight gradient", sizes.weight, data.scalar_type());
   return sizes;
 }
 
@@ -376,14 +405,10 @@ void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor&
 }
 
 void check_memory(const char* name, const std::vector<int64_t>& shape, at::ScalarType dtype) {
-  Checked<int64_t> checked;
-  int64_t bytes = int64_t(c10::elementSize(dtype));
-  for (const int64_t size : shape) {
-    if (size == 0) return;
-  }
-  for (const int64_t size : shape) bytes = checked.multiply(bytes, size);
+  int64_t bytes = int64_t(c10::elementSize(dtype));  // cannot overflow: check_bytes
+  for (const int64_t size : shape) bytes *= size;
   const int64_t available = int64_t(sysconf(_SC_PHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
-  TORCH_CHECK_VALUE(!checked.overflow && bytes <= available, name,
+  TORCH_CHECK_VALUE(bytes <= available, name,
                     " must fit in the memory of this machine, ", available >> 20,
                     " MiB, got shape ", tuple(shape), " of ", name_of(dtype));
 }

@@ -12,6 +12,7 @@ and the program go to build/native/VARIANT. The flags of the engine are read fro
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import platform
 import shlex
@@ -77,23 +78,26 @@ def build(variant: str) -> Path:
     sources = [*(ROOT / "csrc/core").glob("*.cpp"), *(ROOT / "csrc/cpu").glob("*.cpp")]
     sources += [*isa_flags, *HERE.glob("*.cpp")]
     headers = [*(ROOT / "csrc/core").glob("*.h"), *(ROOT / "csrc/cpu").glob("*.[hi]*")]
-    engine_newest = max(h.stat().st_mtime for h in [*headers, ROOT / "setup.py", Path(__file__)])
-    tests_newest = max(h.stat().st_mtime for h in HERE.glob("*.h"))
+    headers += HERE.glob("*.h")
+    read = b"".join(path.read_bytes() for path in sorted(headers))
 
     def compile_one(source: Path) -> Path:
+        """Compiles unless the object was made by this command from these very texts."""
         target = out / f"{source.parent.name}-{source.stem}.o"
-        newest = max(source.stat().st_mtime, engine_newest)
-        if source.parent == HERE:
-            newest = max(newest, tests_newest)
-        if not target.exists() or target.stat().st_mtime < newest:
-            flags = isa_flags.get(source, defines)
-            subprocess.run([*base, *flags, "-c", str(source), "-o", str(target)], check=True)
+        command = [*base, *isa_flags.get(source, defines), "-c", str(source), "-o", str(target)]
+        text = shlex.join(command).encode() + read + source.read_bytes()
+        made_from = target.with_suffix(".made-from")
+        key = hashlib.sha256(text).hexdigest()
+        if not target.exists() or not made_from.exists() or made_from.read_text() != key:
+            made_from.unlink(missing_ok=True)
+            subprocess.run(command, check=True)
+            made_from.write_text(key)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sorted(sources)))
-    newest_object = max(o.stat().st_mtime for o in objects)
-    if not program.exists() or program.stat().st_mtime < newest_object:
+    newest = max(o.stat().st_mtime for o in objects)
+    if not program.exists() or program.stat().st_mtime < newest:
         subprocess.run([*base, *map(str, objects), "-o", str(program)], check=True)
     return program
 
