@@ -33,14 +33,10 @@ NATIVE := $(shell find csrc -type f 2>/dev/null) setup.py pyproject.toml
 SHOW := tee $(VENV)/build.log | sed -un 's/^ *\(mxdeconv: .*\)/\1/p'
 FAILED := { tail -n 30 $(VENV)/build.log; echo "building failed: the whole log is $(VENV)/build.log"; exit 1; } >&2
 
-# The torch-free part and its test, compiled straight to one program in build/NAME.
-ENGINE := $(wildcard csrc/core/*.cpp csrc/cpu/*.cpp) csrc/cpu/isa/kernels_baseline.cpp tests/native/engine_test.cpp
-AVX2 := -mavx2 -mfma -mf16c
-AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
-SANITIZE := -std=c++17 -O1 -g -Icsrc -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-NATIVE_PROBLEMS ?= 300
+# The torch-free part and its tests need a C++ compiler and a Python without packages only.
+NATIVE_TEST = CXX='$(CXX_NAME)' $(PYTHON) tests/native/build.py
 
-.PHONY: help demo test lint format fuzz sanitize test-aarch64 bench sdist clean
+.PHONY: help demo test lint format fuzz test-native sanitize test-aarch64 bench sdist clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
@@ -67,11 +63,15 @@ format: $(VENV)/.done-lint ## rewrite Python and C++ as lint wants them
 fuzz: $(VENV)/.done-build ## 10,000 seeded hostile calls, raw operators included (ARGS: see the file)
 	@$(PY) tests/fuzz.py $(ARGS)
 
-sanitize: build/sanitize/engine_test ## core and CPU engine under ASan and UBSan (needs a compiler only)
-	@build/sanitize/engine_test $(NATIVE_PROBLEMS)
+test-native: ## the torch-free part: engine and plan against scalar loops (ARGS: --count, --problem, ...)
+	@$(NATIVE_TEST) plain $(ARGS)
 
-test-aarch64: build/aarch64/engine_test ## the torch-free part, cross-compiled, under qemu-user
-	@qemu-aarch64 build/aarch64/engine_test $(NATIVE_PROBLEMS)
+sanitize: ## the same under ASan and UBSan, and its threads under TSan
+	@$(NATIVE_TEST) sanitize $(ARGS)
+	@$(NATIVE_TEST) thread $(ARGS)
+
+test-aarch64: ## the same, cross-compiled for aarch64, under qemu-user
+	@$(NATIVE_TEST) aarch64 $(ARGS)
 
 bench: $(VENV)/.done-build ## mxdeconv and torch on layers that people run (ARGS goes to bench.py)
 	@$(PY) benchmarks/bench.py $(ARGS)
@@ -84,24 +84,6 @@ sdist: $(VENV)/.done-build ## dist/mxdeconv-*.tar.gz
 clean: ## remove .venv and everything that was built; pictures stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mxdeconv/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-
-build/sanitize/engine_test: $(NATIVE) tests/native/engine_test.cpp Makefile
-	@mkdir -p $(@D)
-	@echo "building the engine and its test with -fsanitize=address,undefined"
-ifeq ($(shell uname -m),x86_64)
-	@$(CXX_NAME) $(SANITIZE) $(AVX2) -c csrc/cpu/isa/kernels_avx2.cpp -o $(@D)/avx2.o
-	@$(CXX_NAME) $(SANITIZE) $(AVX512) -c csrc/cpu/isa/kernels_avx512.cpp -o $(@D)/avx512.o
-	@$(CXX_NAME) $(SANITIZE) -DMXD_HAVE_AVX2=1 -DMXD_HAVE_AVX512=1 $(ENGINE) $(@D)/avx2.o $(@D)/avx512.o -pthread -o $@
-else
-	@$(CXX_NAME) $(SANITIZE) $(ENGINE) -pthread -o $@
-endif
-
-build/aarch64/engine_test: $(NATIVE) tests/native/engine_test.cpp Makefile
-	@command -v aarch64-linux-gnu-g++ qemu-aarch64 | [ "$$(wc -l)" = 2 ] \
-	  || { echo "test-aarch64 needs a cross compiler and an emulator (Debian: apt install g++-aarch64-linux-gnu qemu-user)" >&2; exit 1; }
-	@mkdir -p $(@D)
-	@echo "building the engine and its test for aarch64"
-	@aarch64-linux-gnu-g++ -std=c++17 -O2 -Wall -Icsrc -static $(ENGINE) -pthread -o $@
 
 # --- set-up, each step once -----------------------------------------------------------------------
 

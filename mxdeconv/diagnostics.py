@@ -37,7 +37,7 @@ class Explanation:
     pad: tuple[int, ...]  # resolved: what target_shape asks for, if that is given
     adj: tuple[int, ...]
     dtype: torch.dtype
-    taps_per_phase: tuple[tuple[int, ...], ...]  # per axis, of its non-empty phases
+    taps_per_phase: tuple[tuple[int, ...], ...]  # per axis; () beyond 4096 phases
     multiply_adds: int  # of one pass, before border taps are skipped
     passes: dict[str, PassPlan]
 
@@ -84,7 +84,7 @@ def explain(
         dtype = dtype or data.dtype
         if channels_last is None and not parsed.channels_last:
             channels_last = data.dim() > 2 and data.stride(1) == 1 and not data.is_contiguous()
-    shape = tuple(data.shape if isinstance(data, Tensor) else data)
+    shape = tuple(data.shape) if isinstance(data, Tensor) else _shape(data)
     dtype = dtype or torch.float32
     parsed.check_data_shape(shape)
     channels = parsed.channels(shape)
@@ -134,6 +134,13 @@ def explain(
             for name, plan in plans.items()
         },
     )
+
+
+def _shape(data: Sequence[int]) -> tuple[int, ...]:
+    shape = spec.parse_tuple("data", data) or ()
+    if any(size < 0 for size in shape):
+        raise ValueError(f"data must have sizes of at least 0, got shape {shape}")
+    return shape
 
 
 def build_info() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 from mxdeconv import ops, spec
 
@@ -78,6 +79,9 @@ def named(error: Exception, name: str | None) -> Exception:
 def require_tensor(argument: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{argument} must be a torch.Tensor, got {spec.show(value)}")
+    if value.is_nested or isinstance(value, UninitializedTensorMixin):
+        kind = "a nested tensor" if value.is_nested else "an uninitialized parameter"
+        raise TypeError(f"{argument} must be a tensor with one shape, got {kind}")
 
 
 class Call(NamedTuple):

@@ -292,7 +292,10 @@ def refuse_unknown(unknown: Sequence[object], valid: Sequence[str]) -> None:
 
 def show(value: object) -> str:
     """repr, cut where a hostile value would fill the screen."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a repr that fails must not hide the error that wanted to show the value
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
@@ -303,10 +306,13 @@ def parse_tuple(argument: str, value: object) -> tuple[int, ...] | None:
     anywhere between the tokens, a trailing comma, and an `L` behind an int as Python 2 wrote it.
     """
     if isinstance(value, (tuple, list)):
-        for entry in value:
+        # the stored entries, whatever a subclass makes of iteration
+        kind = tuple if isinstance(value, tuple) else list
+        entries = tuple(kind.__iter__(value))
+        for entry in entries:
             if type(entry) is not int:
-                return tuple([_integer(argument, entry, value) for entry in value])
-        return tuple(value)
+                return tuple([_integer(argument, entry, value) for entry in entries])
+        return entries
     if value is None:
         return None
     if isinstance(value, str):

@@ -26,13 +26,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SPACE_BYTES = 6 << 30  # of addresses for a worker; torch alone maps two or three
+SPACE_BYTES = 4 << 30  # of addresses for a worker, beyond those that loading torch has taken
 PATIENCE_SECONDS = 30.0  # for one call that should take milliseconds
 
 # What torch itself answers to a raw call before any operator of ours is entered.
 OF_TORCH = re.compile(
     r"mxdeconv::\w+\(\) |Could not run 'mxdeconv::|Overflow when unpacking long|"
-    r"Unable to cast Python instance|ZeroTensors are immutable|.*SymInt\w* expected to contain only concrete integers"
+    r"Unable to cast Python instance|ZeroTensors are immutable|"
+    r".*SymInt\w* expected to contain only concrete integers"
 )
 # An allocation that this machine could serve, and the worker's limit does not.
 OUT_OF_SPACE = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
@@ -89,7 +90,8 @@ def work(seed: int, numbers: Sequence[int]) -> None:
     """The worker: a line for each call begun and one for its end."""
     from hostile_calls import call_text
 
-    resource.setrlimit(resource.RLIMIT_AS, (SPACE_BYTES, SPACE_BYTES))
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + SPACE_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:
         good, outcome = run_call(call_text(seed, number))

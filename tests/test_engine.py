@@ -222,12 +222,14 @@ def is_channels_last(tensor: Tensor) -> bool:
     return whole.is_contiguous(memory_format=last) and not whole.is_contiguous()
 
 
+# torch refuses some of the problems without a result.
+PLANAR = [p for p in SMALL if p.rank == 2 and p.batch and prod(p.out_size)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("problem", [p for p in SMALL if p.rank == 2], ids=str)
+@pytest.mark.parametrize("problem", PLANAR, ids=str)
 def test_memory_format_is_torch_s(dtype: torch.dtype, problem: Problem) -> None:
     """The strides that torch's conv_transpose2d gives for the same tensors."""
-    if problem.batch == 0 or prod(problem.out_size) == 0:
-        pytest.skip("torch refuses some of these")
     (data, weight, _, _), _ = exact(problem, dtype)
     for one, other in product(PLACES.values(), repeat=2):
         theirs = CONV_TRANSPOSE[2](

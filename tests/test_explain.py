@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -66,6 +67,14 @@ def test_explained_geometry(problem: Problem) -> None:
     assert (found.pad, found.adj) == (problem.pad, problem.adj)
     assert found.dtype == torch.float32
     assert found.multiply_adds == problem.products
+
+
+@pytest.mark.parametrize("problem", SMALL, ids=str)
+def test_explained_taps(problem: Problem) -> None:
+    """Of an output that nothing is cropped from, each residue's taps; the empty are left out."""
+    none = (0,) * problem.rank
+    whole = replace(problem, batch=1, pad=none, adj=none)
+    found = mxdeconv.explain(whole.data_shape, **whole.arguments)
     for taps, kernel, stride, dilate in zip(
         found.taps_per_phase, problem.kernel, problem.stride, problem.dilate, strict=True
     ):
@@ -139,7 +148,7 @@ def test_errors_are_those_of_the_call(
 
 
 def test_wrong_dtype() -> None:
-    with pytest.raises(TypeError, match="^data must be a dense tensor of dtype .*, got int64$"):
+    with pytest.raises(TypeError, match=r"^data must be a dense tensor of dtype .*, got int64$"):
         mxdeconv.explain(torch.ones(1, 2, 4, dtype=torch.int64), kernel=(3,), num_filter=2)
 
 
@@ -155,6 +164,6 @@ def test_build_info() -> None:
 
 def test_unknown_isa_is_refused() -> None:
     before = mxdeconv.build_info()["cpu_isa"]
-    with pytest.raises(ValueError, match="^name must be one of 'baseline'.*, got 'sse9'$"):
+    with pytest.raises(ValueError, match=r"^name must be one of 'baseline'.*, got 'sse9'$"):
         _C.set_cpu_isa("sse9")
     assert mxdeconv.build_info()["cpu_isa"] == before

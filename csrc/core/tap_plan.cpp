@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace mxd {
 namespace {
@@ -42,19 +43,40 @@ void clip_taps(AxisTaps& taps) {
 // otherwise cost more than the smaller tiles: at 7/8 per axis a 2-D layer does 1.3x the work.
 constexpr double kSplitBelow = 0.9;
 
-void make_regions(AxisTaps& taps) {
-  if (taps.tap_count == 0 || taps.dst_count == 0) return;
-  double valid = 0;
-  for (int64_t j = 0; j < taps.tap_count; ++j) {
-    const Range range = valid_results(taps, j, {0, taps.dst_count});
-    valid += double(range.end - range.begin);
+// x with  a * x = 1 (mod m)  for coprime a and m, 0 <= x < m: Euclid's algorithm.
+int64_t inverse_modulo(int64_t a, int64_t m) {
+  int64_t r0 = m, r1 = a % m, x0 = 0, x1 = 1;
+  while (r1 != 0) {
+    const int64_t q = r0 / r1;
+    std::swap(r0 -= q * r1, r1);
+    std::swap(x0 -= q * x1, x1);
   }
-  const bool cut = valid < kSplitBelow * double(taps.tap_count) * double(taps.dst_count);
-  if (cut) {
-    taps.regions = exact_regions(taps);
-  } else {
-    taps.regions.push_back({0, taps.dst_count, 0, taps.tap_count});
-  }
+  return x0 < 0 ? x0 + m : x0;
+}
+
+int64_t multiply_modulo(int64_t a, int64_t b, int64_t m) {
+  __extension__ typedef unsigned __int128 Wide;
+  return int64_t(Wide(a) * Wide(b) % Wide(m));
+}
+
+// The phase whose first tap is t0, if it has an output that a tap reaches.
+void add_phase(const Axis& axis, int64_t g, int64_t t0, std::vector<AxisTaps>& phases) {
+  const int64_t s = axis.stride;
+  const int64_t shift = t0 * axis.dilate - axis.pad;  // output of input 0 at tap t0
+  AxisTaps phase;
+  phase.dst_begin = shift - floor_div(shift, s) * s;
+  if (phase.dst_begin >= axis.out) return;
+  phase.dst_step = s;
+  phase.dst_count = (axis.out - 1 - phase.dst_begin) / s + 1;
+  phase.src_begin = (phase.dst_begin - shift) / s;
+  phase.src_step = 1;
+  phase.src_tap_step = -(axis.dilate / g);
+  phase.src_size = axis.in;
+  phase.tap_begin = t0;
+  phase.tap_step = s / g;
+  phase.tap_count = (axis.kernel - 1 - t0) / phase.tap_step + 1;
+  clip_taps(phase);
+  if (phase.tap_count > 0) phases.push_back(phase);
 }
 
 }  // namespace
@@ -90,29 +112,39 @@ std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
   return regions;
 }
 
+std::vector<AxisRegion> regions(const AxisTaps& taps) {
+  double valid = 0;
+  for (int64_t j = 0; j < taps.tap_count; ++j) {
+    const Range range = valid_results(taps, j, {0, taps.dst_count});
+    valid += double(range.end - range.begin);
+  }
+  if (valid < kSplitBelow * double(taps.tap_count) * double(taps.dst_count)) {
+    return exact_regions(taps);
+  }
+  return {{0, taps.dst_count, 0, taps.tap_count}};
+}
+
+int64_t phase_candidates(const Axis& axis) {
+  const int64_t first_taps = std::min(axis.kernel, axis.stride / std::gcd(axis.stride, axis.dilate));
+  return std::min({first_taps, axis.stride, axis.out});
+}
+
 std::vector<AxisTaps> forward_phases(const Axis& axis) {
-  const int64_t s = axis.stride;
-  const int64_t d = axis.dilate;
-  const int64_t g = std::gcd(s, d);
+  const int64_t g = std::gcd(axis.stride, axis.dilate);
+  const int64_t period = axis.stride / g;  // residues of the taps repeat after so many
   std::vector<AxisTaps> phases;
-  // Tap t0 < stride/g is the first of its residue: the residues repeat with period stride/g.
-  for (int64_t t0 = 0; t0 < std::min(axis.kernel, s / g); ++t0) {
-    const int64_t shift = t0 * d - axis.pad;  // output of input 0 at tap t0
-    AxisTaps phase;
-    phase.dst_begin = shift - floor_div(shift, s) * s;
-    if (phase.dst_begin >= axis.out) continue;
-    phase.dst_step = s;
-    phase.dst_count = (axis.out - 1 - phase.dst_begin) / s + 1;
-    phase.src_begin = (phase.dst_begin - shift) / s;
-    phase.src_step = 1;
-    phase.src_tap_step = -(d / g);
-    phase.src_size = axis.in;
-    phase.tap_begin = t0;
-    phase.tap_step = s / g;
-    phase.tap_count = (axis.kernel - 1 - t0) / phase.tap_step + 1;
-    clip_taps(phase);
-    make_regions(phase);
-    if (!phase.regions.empty()) phases.push_back(phase);
+  if (std::min(axis.kernel, period) <= std::min(axis.out, axis.stride)) {
+    for (int64_t t0 = 0; t0 < std::min(axis.kernel, period); ++t0) {
+      add_phase(axis, g, t0, phases);
+    }
+  } else {  // fewer outputs than taps: ask each output's residue for its first tap
+    const int64_t inverse = inverse_modulo(axis.dilate / g, period);
+    for (int64_t o = 0; o < std::min(axis.out, axis.stride); ++o) {
+      const int64_t residue = (o + axis.pad) % axis.stride;
+      if (residue % g != 0) continue;
+      const int64_t t0 = multiply_modulo(residue / g, inverse, period);
+      if (t0 < axis.kernel) add_phase(axis, g, t0, phases);
+    }
   }
   std::sort(phases.begin(), phases.end(),
             [](const AxisTaps& a, const AxisTaps& b) { return a.dst_begin < b.dst_begin; });
@@ -129,8 +161,7 @@ std::vector<AxisTaps> data_gradient_taps(const Axis& axis) {
   taps.tap_count = axis.kernel;
   if (axis.out == 0) return {};
   clip_taps(taps);
-  make_regions(taps);
-  if (taps.regions.empty()) return {};
+  if (taps.tap_count == 0) return {};
   return {taps};
 }
 

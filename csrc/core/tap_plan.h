@@ -42,20 +42,24 @@ struct AxisTaps {
   int64_t dst_begin = 0, dst_step = 1, dst_count = 0;
   int64_t src_begin = 0, src_step = 1, src_tap_step = 0, src_size = 0;
   int64_t tap_begin = 0, tap_step = 1, tap_count = 0;
-  std::vector<AxisRegion> regions;  // partition of the results that have a tap; see exact_regions
 };
 
-// The non-empty phases of the forward pass, at most `kernel` of them however large the stride.
-// Outputs in no phase have no tap: they hold the bias alone.
+// How many candidates forward_phases looks at: bounded by the kernel, the stride and the output.
+int64_t phase_candidates(const Axis& axis);
+
+// The non-empty phases of the forward pass, in the order of their first output. Outputs in no
+// phase have no tap: they hold the bias alone.
 std::vector<AxisTaps> forward_phases(const Axis& axis);
 
 // The data gradient's single progression (empty when no tap reaches any input).
 std::vector<AxisTaps> data_gradient_taps(const Axis& axis);
 
 // The results cut wherever the set of reaching taps changes, so that every tap of a region meets
-// the source for every result of it. `regions` of a plan is this where few pixels make it pay, and
-// one region with zeros at its border otherwise.
+// the source for every result of it. Results that no tap reaches are in no region.
 std::vector<AxisRegion> exact_regions(const AxisTaps& taps);
+
+// exact_regions where few pixels make it pay; otherwise one region, with zeros at its border.
+std::vector<AxisRegion> regions(const AxisTaps& taps);
 
 // Results q in `within` whose source index for tap j lies inside the source.
 Range valid_results(const AxisTaps& taps, int64_t tap, Range within);

@@ -11,8 +11,13 @@ namespace {
 
 std::atomic<int64_t> g_runs[kAlgorithms];  // only ever counts up; read by tests
 
+// Beyond so many candidates a call that really has the memory for its tensors takes far longer than
+// this question; `explain` asks it of any sizes and must not hang.
+constexpr int64_t kMostCandidates = int64_t(1) << 20;
+
 bool reaches_any(const Geometry& geometry, Pass pass) {
   for (const Axis& axis : geometry.axis) {
+    if (phase_candidates(axis) > kMostCandidates) continue;
     const bool empty = pass == Pass::kDataGradient ? data_gradient_taps(axis).empty()
                                                    : forward_phases(axis).empty();
     if (empty) return false;
@@ -60,6 +65,8 @@ const char* name_of(Lanes lanes) {
 // Groups of so few channel pairs go without panels: a register tile would stand empty but for a
 // row or two.
 constexpr int64_t kDepthwiseProducts = 2;
+// Their kernels lie in a worker's scratch whole: with this many taps at most half of its floor.
+constexpr int64_t kDepthwiseTaps = int64_t(1) << 15;
 
 Choice choose(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
@@ -67,7 +74,7 @@ Choice choose(Pass pass, const Problem& problem) {
     return {Algorithm::kFill, Lanes::kPixels, "no tap connects an input with an output"};
   }
   const int64_t vector = kernels_for(problem.dtype).vector;
-  if (g.in_channels * g.out_channels <= kDepthwiseProducts) {
+  if (g.in_channels * g.out_channels <= kDepthwiseProducts && g.taps() <= kDepthwiseTaps) {
     return {Algorithm::kDepthwise, Lanes::kPixels,
             "a group has one or two channels: each tap adds a scaled row to a row of results"};
   }

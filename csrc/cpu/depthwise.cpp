@@ -300,7 +300,7 @@ void run_weight(const Problem& problem, const Kernels& kernels, const Resources&
 }  // namespace
 
 void run_depthwise(const TapSum& sum, const Resources& resources) {
-  if (!reaches_all_results(sum)) {
+  if (!phases_cover_results(sum)) {
     fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
                    sum.dst_size);
   }

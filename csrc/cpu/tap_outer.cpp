@@ -410,8 +410,10 @@ template <class Acc>
 void run(const Plan& plan, const Resources& resources) {
   const int64_t stride = align_up(plan.tile_elements * int64_t(sizeof(Acc))) / int64_t(sizeof(Acc));
   const int64_t partial_bytes = plan.tiles * plan.splits * stride * int64_t(sizeof(Acc));
-  const bool share_tiles = plan.splits > 1 && plan.tiles < resources.threads->count() &&
-                           partial_bytes <= resources.workspace_bytes;
+  const int64_t worker_bytes = align_up(kReachBytes) + align_up(kSlabBytes);
+  const bool fits = partial_bytes + kAlignment + resources.threads->count() * worker_bytes <=
+                    resources.workspace_bytes;
+  const bool share_tiles = plan.splits > 1 && plan.tiles < resources.threads->count() && fits;
   if (!share_tiles) {
     for_each_job(*resources.threads, plan.tiles, [&plan] { return WholeTileWorker<Acc>(plan); });
     return;

@@ -37,19 +37,16 @@ class Worker {
                                              : Panels::of_cols(kernels_, channels);
     load_bias(channels);
     if (plan_.weights_resident) pack_all_weights();
-    const bool exact = !weights_finite();
+    std::vector<Blocks> exact;
+    if (!weights_finite()) {
+      for (const Phase& phase : plan_.phases) exact.push_back(plan_.exact_blocks(phase));
+    }
     // The phases take turns, a small part of the share each.
     const int64_t turns = ceil_div(plan_.most_blocks, plan_.spans);
     for (int64_t turn = span * turns; turn < (span + 1) * turns; ++turn) {
       for (const Phase& phase : plan_.phases) {
-        if (exact) {
-          const std::vector<BoxPlan> boxes = plan_.exact_boxes(phase);
-          int64_t blocks = 0;
-          for (const BoxPlan& plan : boxes) blocks += plan.blocks;
-          run_share(phase, boxes, blocks, turn, plan_.spans * turns);
-        } else {
-          run_share(phase, phase.boxes, phase.blocks, turn, plan_.spans * turns);
-        }
+        const size_t p = size_t(&phase - plan_.phases.data());
+        run_share(phase, exact.empty() ? phase.blocks : exact[p], turn, plan_.spans * turns);
       }
     }
   }
@@ -161,7 +158,7 @@ class Worker {
     return std::all_of(sums, sums + kLanes, [](Acc sum) { return sum == 0; });
   }
 
-  // Whether all weights of the job are finite. See TapSumPlan::exact_boxes.
+  // Whether all weights of the job are finite. See TapSumPlan::exact_blocks.
   bool weights_finite() {
     if (plan_.weights_resident) {
       return packed_finite(sum_.taps() * sum_.src_channels * channels_.padded_total());
@@ -182,21 +179,22 @@ class Worker {
     return true;
   }
 
-  void run_share(const Phase& phase, const std::vector<BoxPlan>& boxes, int64_t blocks,
-                 int64_t share, int64_t shares) {
-    const int64_t begin = blocks * share / shares;
-    const int64_t end = blocks * (share + 1) / shares;
-    int64_t first = 0;
-    for (const BoxPlan& plan : boxes) {
-      const int64_t from = std::max(begin - first, int64_t(0));
-      const int64_t to = std::min(end - first, plan.blocks);
-      first += plan.blocks;
-      if (from >= to) continue;
-      list_taps(phase, plan.box.region);
-      if (plan.shifted) {
-        run_shifted(plan, from, to);
+  void run_share(const Phase& phase, const Blocks& blocks, int64_t share, int64_t shares) {
+    const int64_t begin = blocks.count * share / shares;
+    const int64_t end = blocks.count * (share + 1) / shares;
+    auto plan = std::upper_bound(
+        blocks.boxes.begin(), blocks.boxes.end(), begin,
+        [](int64_t wanted, const BoxPlan& box) { return wanted < box.first_block; });
+    if (begin == end) return;
+    for (--plan; plan != blocks.boxes.end(); ++plan) {
+      const int64_t from = std::max(begin - plan->first_block, int64_t(0));
+      const int64_t to = std::min(end - plan->first_block, plan->blocks);
+      if (from >= to) break;
+      list_taps(phase, plan->box.region);
+      if (plan->shifted) {
+        run_shifted(*plan, from, to);
       } else {
-        for (int64_t block = from; block < to; ++block) run_gathered(plan.box, block);
+        for (int64_t block = from; block < to; ++block) run_gathered(plan->box, block);
       }
     }
   }
@@ -411,12 +409,10 @@ TapSum make(const Problem& problem, Lanes lanes) {
 
 }  // namespace
 
-bool reaches_all_results(const TapSum& sum) {
+bool phases_cover_results(const TapSum& sum) {
   for (int a = 0; a < kAxes; ++a) {
     int64_t covered = 0;
-    for (const AxisTaps& taps : sum.axes[a]) {
-      for (const AxisRegion& region : taps.regions) covered += region.results();
-    }
+    for (const AxisTaps& taps : sum.axes[a]) covered += taps.dst_count;
     if (covered < sum.dst_size[a]) return false;
   }
   return true;
@@ -456,11 +452,13 @@ TapSum data_gradient_tap_sum(const Problem& problem, Lanes lanes) {
 }
 
 void run_tap_sum(const TapSum& sum, const Resources& resources) {
-  if (!reaches_all_results(sum)) {
+  const TapSumPlan plan(sum, resources);
+  int64_t written = 0;
+  for (const Phase& phase : plan.phases) written += phase.results;
+  if (written < sum.batch * sum.dst_size[0] * sum.dst_size[1] * sum.dst_size[2]) {
     fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
                    sum.dst_size);
   }
-  const TapSumPlan plan(sum, resources);
   if (sum.kernels->acc_bytes == 8) {
     for_each_job(*resources.threads, plan.jobs(), [&plan] { return Worker<double>(plan); });
   } else {

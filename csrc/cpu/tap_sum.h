@@ -26,8 +26,8 @@ struct TapSum {
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
-// Whether the phases reach every result; if not, the others hold the bias alone.
-bool reaches_all_results(const TapSum& sum);
+// Whether every result is in a phase; the others hold the bias alone.
+bool phases_cover_results(const TapSum& sum);
 
 // Forward: src = data, dst = out. Data gradient: src = out, dst = data, no bias.
 TapSum forward_tap_sum(const Problem& problem, Lanes lanes);

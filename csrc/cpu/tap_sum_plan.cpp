@@ -56,14 +56,14 @@ TapSumPlan::TapSumPlan(const TapSum& tap_sum, const Resources& resources) : sum(
                   align_up(padded * kernels.acc_bytes) + kAlignment;
 }
 
-std::vector<BoxPlan> TapSumPlan::exact_boxes(const Phase& phase) const {
+Blocks TapSumPlan::exact_blocks(const Phase& phase) const {
   const std::vector<AxisRegion> regions[kAxes] = {
       exact_regions(*phase.axis[0]), exact_regions(*phase.axis[1]), exact_regions(*phase.axis[2])};
-  std::vector<BoxPlan> plans;
+  Blocks blocks;
   for (const Box& box : boxes_of(phase.axis, sum.batch, regions)) {
-    plans.push_back({box, false, {}, ceil_div(box.pixels(), kGatheredPixels)});
+    blocks.add({box, false, {}, ceil_div(box.pixels(), kGatheredPixels)});
   }
-  return plans;
+  return blocks;
 }
 
 BoxPlan TapSumPlan::plan_box(const Box& box) const {
@@ -107,9 +107,9 @@ void TapSumPlan::make_phases() {
         phase.axis[1] = &a1;
         phase.axis[2] = &a2;
         for (const Box& box :
-             boxes_of(phase.axis, sum.batch, {a0.regions, a1.regions, a2.regions})) {
-          phase.boxes.push_back(plan_box(box));
-          phase.blocks += phase.boxes.back().blocks;
+             boxes_of(phase.axis, sum.batch, {regions(a0), regions(a1), regions(a2)})) {
+          phase.blocks.add(plan_box(box));
+          phase.results += box.pixels();
         }
         phases.push_back(std::move(phase));
       }
@@ -119,7 +119,7 @@ void TapSumPlan::make_phases() {
 
 // Enough jobs for many threads: first by pixels, then, for small images, by channels.
 void TapSumPlan::spread_jobs() {
-  for (const Phase& phase : phases) most_blocks = std::max(most_blocks, phase.blocks);
+  for (const Phase& phase : phases) most_blocks = std::max(most_blocks, phase.blocks.count);
   if (sum.groups * channel_blocks * most_blocks < kWantedJobs) {
     const int64_t narrowest = 4 * sum.kernels->max_rows;
     channel_blocks = std::max(

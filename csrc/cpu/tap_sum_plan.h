@@ -21,12 +21,25 @@ struct BoxPlan {
   bool shifted;           // ShiftedGrid; else PixelBlock
   int64_t size[kAxes];    // results per block, if shifted
   int64_t blocks;
+  int64_t first_block = 0;
+};
+
+// The boxes of a phase, their blocks numbered through.
+struct Blocks {
+  void add(BoxPlan plan) {
+    plan.first_block = count;
+    count += plan.blocks;
+    boxes.push_back(plan);
+  }
+
+  std::vector<BoxPlan> boxes;
+  int64_t count = 0;
 };
 
 struct Phase {
   const AxisTaps* axis[kAxes];
-  std::vector<BoxPlan> boxes;
-  int64_t blocks = 0;
+  Blocks blocks;
+  int64_t results = 0;  // that some tap reaches: those in the boxes
 };
 
 // A job is a share (span) of the blocks of every phase, for one block of channels of one group: it
@@ -40,7 +53,7 @@ struct TapSumPlan {
   // The boxes of a phase cut so finely that no zero stands for a missing source pixel. A weight
   // that is not finite would turn such a zero into a NaN that the sum over the existing pixels
   // does not have.
-  std::vector<BoxPlan> exact_boxes(const Phase& phase) const;
+  Blocks exact_blocks(const Phase& phase) const;
 
   const TapSum& sum;
   std::vector<Phase> phases;

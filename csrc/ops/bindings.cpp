@@ -72,6 +72,8 @@ Call call_of(const std::string& pass, const std::string& dtype, int64_t batch, i
   return call;
 }
 
+constexpr int64_t kMostPhasesToList = 4096;  // of one axis; beyond, the list is left empty
+
 py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
                 int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
                 bool channels_last) {
@@ -89,7 +91,9 @@ py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch
   for (size_t a = 0; a < axes.size(); ++a) {
     const Axis& axis = call.problem.geometry.axis[size_t(kAxes) - axes.size() + a];
     py::list taps;
-    for (const AxisTaps& phase : forward_phases(axis)) taps.append(phase.tap_count);
+    if (phase_candidates(axis) <= kMostPhasesToList) {
+      for (const AxisTaps& phase : forward_phases(axis)) taps.append(phase.tap_count);
+    }
     phases.append(taps);
   }
   plan["taps_per_phase"] = phases;
