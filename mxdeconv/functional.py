@@ -79,9 +79,14 @@ def named(error: Exception, name: str | None) -> Exception:
 def require_tensor(argument: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{argument} must be a torch.Tensor, got {spec.show(value)}")
-    if value.is_nested or isinstance(value, UninitializedTensorMixin):
-        kind = "a nested tensor" if value.is_nested else "an uninitialized parameter"
-        raise TypeError(f"{argument} must be a tensor with one shape, got {kind}")
+
+
+def require_memory(argument: str, tensor: Tensor) -> None:
+    """Views of a tensor whose storage was resized away raise inside torch: say it before."""
+    if tensor.numel() and tensor.layout == torch.strided:
+        held = tensor.untyped_storage().nbytes()
+        if held == 0:
+            raise ValueError(f"{argument} must have its memory, got a storage of {held} bytes")
 
 
 class Call(NamedTuple):
@@ -156,6 +161,9 @@ def apply(
     try:
         data_shape = data.shape
         attributes.check_data_shape(data_shape)
+        if attributes.channels_last and not torch.compiler.is_compiling():
+            require_memory("data", data)
+            require_memory("weight", weight)
         attributes.check_weight_shape(weight.shape, attributes.channels(data_shape))
         if target_shape:
             arguments = cropped(call, data, target_shape)
@@ -171,6 +179,8 @@ def apply(
 
 
 def _require_dense(argument: str, tensor: Tensor) -> None:
+    if isinstance(tensor, UninitializedTensorMixin):
+        raise TypeError(f"{argument} must be initialized, got {type(tensor).__name__}") from None
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
         kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else None
         raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -114,6 +115,7 @@ class Deconvolution(LazyModuleMixin, nn.Module):
         self.attributes = attributes
         self.name = name
         self._call = functional.prepare(attributes)
+        given: dict[str, Any] = {"device": device, "dtype": dtype}
         try:
             self.in_channels = spec.parse_int("in_channels", in_channels, 0, spec.INT64_MAX)
             if self.in_channels % attributes.num_group != 0:
@@ -123,9 +125,9 @@ class Deconvolution(LazyModuleMixin, nn.Module):
                 )
             if (dtype or torch.get_default_dtype()) not in DTYPES:
                 raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype}")
+            _check_memory(attributes.weight_shape(self.in_channels), given)
         except (TypeError, ValueError) as error:
             raise functional.named(error, name) from None
-        given: dict[str, Any] = {"device": device, "dtype": dtype}
         bias: Parameter | None = None
         if self.in_channels:
             self.weight = Parameter(torch.empty(attributes.weight_shape(self.in_channels), **given))
@@ -403,3 +405,16 @@ class Deconvolution(LazyModuleMixin, nn.Module):
             if value != default:
                 parts.append(f"{key}={value!r}")
         return ", ".join(parts)
+
+
+def _check_memory(shape: tuple[int, ...], given: dict[str, Any]) -> None:
+    """Refuse parameters that this machine could never hold, before torch asks for them."""
+    if torch.empty(0, device=given["device"]).device.type != "cpu":
+        return
+    dtype = given["dtype"] or torch.get_default_dtype()
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if math.prod(shape) * dtype.itemsize > available:
+        raise ValueError(
+            f"weight must fit in the memory of this machine, {available >> 20} MiB, got shape "
+            f"{shape} of {str(dtype).removeprefix('torch.')}"
+        )

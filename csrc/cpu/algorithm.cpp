@@ -74,7 +74,10 @@ Choice choose(Pass pass, const Problem& problem) {
     return {Algorithm::kFill, Lanes::kPixels, "no tap connects an input with an output"};
   }
   const int64_t vector = kernels_for(problem.dtype).vector;
-  if (g.in_channels * g.out_channels <= kDepthwiseProducts && g.taps() <= kDepthwiseTaps) {
+  const bool few_taps =
+      double(g.axis[0].kernel) * double(g.axis[1].kernel) * double(g.axis[2].kernel) <=
+      double(kDepthwiseTaps);
+  if (g.in_channels * g.out_channels <= kDepthwiseProducts && few_taps) {
     return {Algorithm::kDepthwise, Lanes::kPixels,
             "a group has one or two channels: each tap adds a scaled row to a row of results"};
   }

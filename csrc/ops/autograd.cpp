@@ -315,7 +315,24 @@ void forward_into(const at::Tensor& data, const at::Tensor& weight,
   impl::bump_version(out);
 }
 
+// torch's own fallback for lazily negated and conjugated views wants mutating ops to return what they
+// mutate.
+void forward_into_lazy(const at::Tensor& data, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& bias, MXD_SYMINT_PARAMETERS,
+                           at::Tensor& out) {
+  static const auto op = find_op<IntoOp>("mxdeconv::deconvolution_into");
+  TORCH_CHECK_VALUE(!out.is_neg() && !out.is_conj(),
+                    "out must not be a lazily negated or conjugated view");
+  const auto resolve = [](const at::Tensor& tensor) { return tensor.resolve_neg().resolve_conj(); };
+  const std::optional<at::Tensor> resolved =
+      bias ? std::optional<at::Tensor>(resolve(*bias)) : std::nullopt;
+  op.call(resolve(data), resolve(weight), resolved, MXD_PASS_PARAMETERS, out);
+}
+
 }  // namespace
+
+TORCH_LIBRARY_IMPL(mxdeconv, Negative, m) { m.impl("deconvolution_into", forward_into_lazy); }
+TORCH_LIBRARY_IMPL(mxdeconv, Conjugate, m) { m.impl("deconvolution_into", forward_into_lazy); }
 
 TORCH_LIBRARY_IMPL(mxdeconv, Autograd, m) {
   m.impl("deconvolution", forward);
