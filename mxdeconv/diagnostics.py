@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,12 @@ def explain(
     parsed.check_data_shape(shape)
     channels = parsed.channels(shape)
     weight_shape = parsed.weight_shape(channels)
+    for name, sizes in (("data", shape), ("weight", weight_shape)):
+        if math.prod(sizes) * dtype.itemsize > spec.INT64_MAX:
+            raise ValueError(
+                f"{name} must have a size in bytes that fits in 64 bits, got shape {sizes} of "
+                f"{str(dtype).removeprefix('torch.')}"
+            )
     arguments = call.arguments
     meta = torch.empty(shape, dtype=dtype, device="meta")
     if parsed.target_shape:

@@ -73,7 +73,7 @@ def deconvolution(
 def named(error: Exception, name: str | None) -> Exception:
     """The same error, saying which layer it speaks of if that has a name."""
     kind = TypeError if isinstance(error, TypeError) else ValueError
-    return error if name is None else kind(f"{name}: {error}")
+    return error if name is None else kind(f"{name if type(name) is str else spec.show(name)}: {error}")
 
 
 def require_tensor(argument: str, value: object) -> None:
@@ -174,11 +174,11 @@ def apply(
     except RuntimeError:  # among them: torch has no kernel, or no shape, for this kind of tensor
         for name, tensor in (("data", data), ("weight", weight), ("bias", bias)):
             if tensor is not None:
-                _require_dense(name, tensor)
+                require_dense(name, tensor)
         raise
 
 
-def _require_dense(argument: str, tensor: Tensor) -> None:
+def require_dense(argument: str, tensor: Tensor) -> None:
     if isinstance(tensor, UninitializedTensorMixin):
         raise TypeError(f"{argument} must be initialized, got {type(tensor).__name__}") from None
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
@@ -245,6 +245,7 @@ def _run_into(
     out: Tensor,
 ) -> None:
     require_tensor("out", out)
+    require_dense("out", out)
     if not torch.compiler.is_compiling():  # a compiled graph writes out after it read the inputs
         for key, tensor in (("data", data), ("weight", weight), ("bias", bias)):
             try:

@@ -125,7 +125,8 @@ class Deconvolution(LazyModuleMixin, nn.Module):
                 )
             if (dtype or torch.get_default_dtype()) not in DTYPES:
                 raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype}")
-            _check_memory(attributes.weight_shape(self.in_channels), given)
+            probe = torch.empty(0, **given)
+            _check_memory(attributes.weight_shape(self.in_channels), probe.device, probe.dtype)
         except (TypeError, ValueError) as error:
             raise functional.named(error, name) from None
         bias: Parameter | None = None
@@ -198,10 +199,12 @@ class Deconvolution(LazyModuleMixin, nn.Module):
         attributes = self.attributes
         try:
             functional.require_tensor("data", data)
+            functional.require_dense("data", data)
             attributes.check_data_shape(data.shape)
             channels = int(attributes.channels(data.shape))
             if not is_lazy(self.weight):
                 channels = self.weight.shape[0]
+            _check_memory(attributes.weight_shape(channels), self.weight.device, self.weight.dtype)
         except (TypeError, ValueError) as error:
             raise functional.named(error, self.name) from None
         self._try_on_meta(data, channels, target_shape, output_size)
@@ -407,14 +410,16 @@ class Deconvolution(LazyModuleMixin, nn.Module):
         return ", ".join(parts)
 
 
-def _check_memory(shape: tuple[int, ...], given: dict[str, Any]) -> None:
+def _check_memory(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
     """Refuse parameters that this machine could never hold, before torch asks for them."""
-    if torch.empty(0, device=given["device"]).device.type != "cpu":
-        return
-    dtype = given["dtype"] or torch.get_default_dtype()
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if math.prod(shape) * dtype.itemsize > available:
+    if device.type == "cpu" and math.prod(shape) * dtype.itemsize > available:
         raise ValueError(
             f"weight must fit in the memory of this machine, {available >> 20} MiB, got shape "
             f"{shape} of {str(dtype).removeprefix('torch.')}"
+        )
+    if math.prod(shape) * dtype.itemsize > spec.INT64_MAX:
+        raise ValueError(
+            f"weight must have a size in bytes that fits in 64 bits, got shape {shape} of "
+            f"{str(dtype).removeprefix('torch.')}"
         )
