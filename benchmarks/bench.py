@@ -224,10 +224,11 @@ def summarise(results: list[Result]) -> None:
                 if r.backend == backend and r.pass_name == pass_name
             }
             if ratios:
+                mean = geomean(list(ratios.values()))
                 worst = min(ratios, key=lambda layer: ratios[layer])
                 print(
-                    f"{pass_name:8} against {backend}: geomean {geomean(list(ratios.values())):.2f}x"
-                    f" over {len(ratios)} layers, worst {ratios[worst]:.2f}x ({worst})"
+                    f"{pass_name:8} against {backend}: geomean {mean:.2f}x over {len(ratios)} "
+                    f"layers, worst {ratios[worst]:.2f}x ({worst})"
                 )
 
 

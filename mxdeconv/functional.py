@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from mxdeconv import ops, spec
 
@@ -73,7 +73,9 @@ def deconvolution(
 def named(error: Exception, name: str | None) -> Exception:
     """The same error, saying which layer it speaks of if that has a name."""
     kind = TypeError if isinstance(error, TypeError) else ValueError
-    return error if name is None else kind(f"{name if type(name) is str else spec.show(name)}: {error}")
+    if name is None:
+        return error
+    return kind(f"{name if type(name) is str else spec.show(name)}: {error}")
 
 
 def require_tensor(argument: str, value: object) -> None:
@@ -179,7 +181,7 @@ def apply(
 
 
 def require_dense(argument: str, tensor: Tensor) -> None:
-    if isinstance(tensor, UninitializedTensorMixin):
+    if is_lazy(tensor):
         raise TypeError(f"{argument} must be initialized, got {type(tensor).__name__}") from None
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
         kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else None

@@ -307,8 +307,8 @@ def parse_tuple(argument: str, value: object) -> tuple[int, ...] | None:
     """
     if isinstance(value, (tuple, list)):
         # the stored entries, whatever a subclass makes of iteration
-        kind = tuple if isinstance(value, tuple) else list
-        entries = tuple(kind.__iter__(value))
+        walk = tuple.__iter__(value) if isinstance(value, tuple) else list.__iter__(value)
+        entries = tuple(walk)
         for entry in entries:
             if type(entry) is not int:
                 return tuple([_integer(argument, entry, value) for entry in entries])

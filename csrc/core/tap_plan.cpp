@@ -125,7 +125,8 @@ std::vector<AxisRegion> regions(const AxisTaps& taps) {
 }
 
 int64_t phase_candidates(const Axis& axis) {
-  const int64_t first_taps = std::min(axis.kernel, axis.stride / std::gcd(axis.stride, axis.dilate));
+  const int64_t first_taps =
+      std::min(axis.kernel, axis.stride / std::gcd(axis.stride, axis.dilate));
   return std::min({first_taps, axis.stride, axis.out});
 }
 

@@ -45,19 +45,26 @@ Choice choose_tap_sum(int64_t pixels, int64_t channels, bool channels_contiguous
 
 const char* name_of(Algorithm algorithm) {
   switch (algorithm) {
-    case Algorithm::kTapSum: return "tap_sum";
-    case Algorithm::kTapOuter: return "tap_outer";
-    case Algorithm::kDepthwise: return "depthwise";
-    case Algorithm::kFill: return "fill";
+    case Algorithm::kTapSum:
+      return "tap_sum";
+    case Algorithm::kTapOuter:
+      return "tap_outer";
+    case Algorithm::kDepthwise:
+      return "depthwise";
+    case Algorithm::kFill:
+      return "fill";
   }
   return "";
 }
 
 const char* name_of(Lanes lanes) {
   switch (lanes) {
-    case Lanes::kPixels: return "pixels";
-    case Lanes::kInChannels: return "in_channels";
-    case Lanes::kOutChannels: return "out_channels";
+    case Lanes::kPixels:
+      return "pixels";
+    case Lanes::kInChannels:
+      return "in_channels";
+    case Lanes::kOutChannels:
+      return "out_channels";
   }
   return "";
 }

@@ -39,9 +39,9 @@ struct Box {
 
 // Evenly spaced results of a block, as `store` takes them.
 struct Piece {
-  int64_t pixel;   // of the first, within the block's accumulators
+  int64_t pixel;  // of the first, within the block's accumulators
   int64_t length;
-  int64_t dst;     // element offset of the first
+  int64_t dst;  // element offset of the first
 };
 
 }  // namespace mxd::cpu

@@ -39,8 +39,7 @@ std::vector<RowTap> taps_of_row(const AxisTaps& taps, Range within) {
   for (int64_t j = 0; j < taps.tap_count; ++j) {
     const Range valid = valid_results(taps, j, within);
     if (valid.begin >= valid.end) continue;
-    row.push_back({valid,
-                   taps.src_begin + valid.begin * taps.src_step + j * taps.src_tap_step,
+    row.push_back({valid, taps.src_begin + valid.begin * taps.src_step + j * taps.src_tap_step,
                    taps.tap_begin + j * taps.tap_step});
   }
   return row;
@@ -58,7 +57,8 @@ template <class Acc>
 class RowWorker {
  public:
   explicit RowWorker(const TapSum& sum)
-      : sum_(sum), kernels_(*sum.kernels),
+      : sum_(sum),
+        kernels_(*sum.kernels),
         scratch_(new Scratch(align_up(kRowResults * int64_t(sizeof(Acc))) +
                              align_up(sum.src_channels * sum.taps() * int64_t(sizeof(Acc))))) {
     acc_ = scratch_->template take<Acc>(kRowResults);
@@ -82,9 +82,9 @@ class RowWorker {
                 ? load_scalar<Acc>(kernels_, static_cast<const char*>(sum_.bias.data) +
                                                  channel * sum_.bias.stride * kernels_.elem_bytes)
                 : Acc(0);
-    src_ = static_cast<const char*>(sum_.src.data) +
-           (n * sum_.src.batch + group * sum_.src_channels * sum_.src.channel) *
-               kernels_.elem_bytes;
+    src_ =
+        static_cast<const char*>(sum_.src.data) +
+        (n * sum_.src.batch + group * sum_.src_channels * sum_.src.channel) * kernels_.elem_bytes;
     dst_ = static_cast<char*>(sum_.dst.data) +
            (n * sum_.dst.batch + channel * sum_.dst.channel) * kernels_.elem_bytes;
     for (const AxisTaps& a0 : sum_.axes[0]) {
@@ -229,9 +229,8 @@ class KernelWorker {
       for (int64_t j1 = 0; j1 < a1.tap_count; ++j1) {
         const int64_t i1 = a1.src_begin + q1 + j1 * a1.src_tap_step;
         if (i1 < 0 || i1 >= a1.src_size) continue;
-        const int64_t kernel_row =
-            (a0.tap_begin + j0 * a0.tap_step) * geometry.axis[1].kernel + a1.tap_begin +
-            j1 * a1.tap_step;
+        const int64_t kernel_row = (a0.tap_begin + j0 * a0.tap_step) * geometry.axis[1].kernel +
+                                   a1.tap_begin + j1 * a1.tap_step;
         const char* row = data + (i0 * stride[0] + i1 * stride[1]) * kernels_.elem_bytes;
         for (const Row& a2 : rows_) {
           add_taps(row, out, a2, sum + kernel_row * geometry.axis[2].kernel);
@@ -249,11 +248,10 @@ class KernelWorker {
     const int64_t out_stride = problem_.out.axis[2];
     for (const RowTap& tap : a2.taps) {
       const int64_t result = a2.axis->dst_begin + tap.results.begin * a2.axis->dst_step;
-      sum[tap.tap] += Acc(kernels_.dot(row + tap.src * problem_.data.axis[2] * kernels_.elem_bytes,
-                                       problem_.data.axis[2],
-                                       out + result * out_stride * kernels_.elem_bytes,
-                                       out_stride * a2.axis->dst_step,
-                                       tap.results.end - tap.results.begin));
+      sum[tap.tap] +=
+          Acc(kernels_.dot(row + tap.src * problem_.data.axis[2] * kernels_.elem_bytes,
+                           problem_.data.axis[2], out + result * out_stride * kernels_.elem_bytes,
+                           out_stride * a2.axis->dst_step, tap.results.end - tap.results.begin));
     }
   }
 
@@ -278,7 +276,8 @@ void run_weight(const Problem& problem, const Kernels& kernels, const Resources&
     Acc* sum = scratch->template take<Acc>(taps);
     return [&, sum, owner = std::move(scratch)](int64_t unit) {
       const int64_t group = unit / pairs;
-      const int64_t in_channel = group * geometry.in_channels + unit % pairs / geometry.out_channels;
+      const int64_t in_channel =
+          group * geometry.in_channels + unit % pairs / geometry.out_channels;
       const int64_t filter = unit % geometry.out_channels;
       const int64_t out_channel = group * geometry.out_channels + filter;
       worker(in_channel, out_channel, sum);

@@ -58,8 +58,7 @@ void weight_gradient(const Problem& problem, const Resources& resources) {
   if (choice.algorithm == Algorithm::kFill) {
     const Geometry& g = problem.geometry;
     fill_weight_with_zero(kernels_for(problem.dtype), problem.weight, g.groups * g.in_channels,
-                          g.out_channels,
-                          {g.axis[0].kernel, g.axis[1].kernel, g.axis[2].kernel});
+                          g.out_channels, {g.axis[0].kernel, g.axis[1].kernel, g.axis[2].kernel});
     return;
   }
   if (choice.algorithm == Algorithm::kDepthwise) {

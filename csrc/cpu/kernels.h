@@ -11,8 +11,8 @@
 //        k=0: |e0 e1 .. e(width-1)|  k=1: |e0 e1 .. e(width-1)|  ...
 //
 // The *row* operand's panels are 1..max_rows wide, its elements are broadcast; the *column*
-// operand's panels are exactly `vector` or `cols` (= 2 vectors) wide, its elements are vector lanes.
-// A column operand need not be packed in panels: any rows `col_stride` apart will do.
+// operand's panels are exactly `vector` or `cols` (= 2 vectors) wide, its elements are vector
+// lanes. A column operand need not be packed in panels: any rows `col_stride` apart will do.
 #pragma once
 
 #include <cstdint>

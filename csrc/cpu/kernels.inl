@@ -61,9 +61,9 @@ void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
 }
 
 template <class Acc, int kRows>
-void gemm_rows(int rows, int cols, const Acc* row_panel, const Acc* col_operand,
-               int64_t col_stride, const Segment* segments, int64_t segment_count, Acc* tile,
-               int64_t tile_stride, bool accumulate) {
+void gemm_rows(int rows, int cols, const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
+               const Segment* segments, int64_t segment_count, Acc* tile, int64_t tile_stride,
+               bool accumulate) {
   if (rows == kRows) {
     if (cols == 2 * Simd<Acc>::kLanes) {
       gemm_tile<Acc, kRows, 2>(row_panel, col_operand, col_stride, segments, segment_count, tile,
@@ -270,8 +270,7 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
     int64_t c = 0;
     if (col_stride == 1) {
       for (; c + kLanes <= cols; c += kLanes) {
-        const Vec<Acc> b =
-            bias_col_stride ? load<Acc>(row_bias + c) : Vec<Acc>{} + *row_bias;
+        const Vec<Acc> b = bias_col_stride ? load<Acc>(row_bias + c) : Vec<Acc>{} + *row_bias;
         store_as(dst + c, load<Acc>(acc + c) + b);
       }
     }
@@ -304,10 +303,10 @@ constexpr Kernels kernels_of(const char* isa) {
 }  // namespace
 
 // Defined by each translation unit in isa/, as the only symbol that it exports.
-#define MXD_DEFINE_KERNELS(isa_name)                                                  \
-  namespace mxd::cpu {                                                                \
-  extern const Kernels k_##isa_name##_kernels[4];                                     \
-  const Kernels k_##isa_name##_kernels[4] = {                                         \
-      kernels_of<float>(#isa_name), kernels_of<double>(#isa_name),                    \
-      kernels_of<Half>(#isa_name), kernels_of<BFloat16>(#isa_name)};                  \
+#define MXD_DEFINE_KERNELS(isa_name)                                                            \
+  namespace mxd::cpu {                                                                          \
+  extern const Kernels k_##isa_name##_kernels[4];                                               \
+  const Kernels k_##isa_name##_kernels[4] = {                                                   \
+      kernels_of<float>(#isa_name), kernels_of<double>(#isa_name), kernels_of<Half>(#isa_name), \
+      kernels_of<BFloat16>(#isa_name)};                                                         \
   }

@@ -27,9 +27,7 @@ class Panels {
 
   int64_t total() const { return total_; }
   int64_t count() const { return count_; }
-  int64_t begin(int64_t panel) const {
-    return panel * width_ + (panel < wider_ ? panel : wider_);
-  }
+  int64_t begin(int64_t panel) const { return panel * width_ + (panel < wider_ ? panel : wider_); }
   int64_t width(int64_t panel) const {
     if (narrow_last_ && panel == count_ - 1) return narrow_last_;
     return width_ + (panel < wider_ ? 1 : 0);

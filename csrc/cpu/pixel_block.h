@@ -29,10 +29,10 @@ class PixelBlock {
  private:
   struct Run {
     int64_t panel;
-    int64_t offset;      // of the first pixel within its panel
+    int64_t offset;  // of the first pixel within its panel
     int64_t length;
-    int64_t src;         // element offset of the first pixel's source at tap index 0 (virtual)
-    int64_t at[kAxes];   // the first pixel's result index q on each axis
+    int64_t src;        // element offset of the first pixel's source at tap index 0 (virtual)
+    int64_t at[kAxes];  // the first pixel's result index q on each axis
   };
 
   // The part of a run whose source lies inside the tensor at this tap.

@@ -19,12 +19,12 @@ void set_poison_scratch(bool poison);
 class Scratch {
  public:
   explicit Scratch(int64_t bytes)
-      : data_(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t{kAlignment}))) {
+      : data_(static_cast<char*>(::operator new (size_t(bytes), std::align_val_t{kAlignment}))) {
     if (poison_scratch()) {
       for (int64_t i = 0; i < bytes; ++i) data_[i] = char(0xff);
     }
   }
-  ~Scratch() { ::operator delete(data_, std::align_val_t{kAlignment}); }
+  ~Scratch() { ::operator delete (data_, std::align_val_t{kAlignment}); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 

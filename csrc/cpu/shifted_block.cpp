@@ -96,8 +96,8 @@ void ShiftedGrid::pack(const Kernels& kernels, const TensorView& view, const cha
                 source(0, r0, i0) + source(1, r1, i1) + source(2, r2, range2.begin);
             const int64_t to = grid * grid_elements_ + position(i0, i1) + range2.begin;
             kernels.pack(dst + to * kernels.acc_bytes, channel_elements_,
-                         src + from * kernels.elem_bytes, range2.end - range2.begin, step,
-                         channels, view.channel);
+                         src + from * kernels.elem_bytes, range2.end - range2.begin, step, channels,
+                         view.channel);
           }
         }
         ++grid;

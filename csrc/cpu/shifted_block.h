@@ -42,9 +42,9 @@ class ShiftedGrid {
   struct GridAxis {
     const AxisTaps* taps;
     int64_t first_tap;
-    int64_t least_shift;            // of any tap, in grid steps
-    int64_t line;                   // grid points
-    std::vector<int64_t> residues;  // of the source index modulo src_step
+    int64_t least_shift;                        // of any tap, in grid steps
+    int64_t line;                               // grid points
+    std::vector<int64_t> residues;              // of the source index modulo src_step
     std::vector<int64_t> residue_of, shift_of;  // tap -> index into residues, shift - least_shift
   };
 

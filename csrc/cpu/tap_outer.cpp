@@ -41,13 +41,13 @@ struct Slab {
 
 struct Phase {
   const AxisTaps* axis[kAxes];
-  int64_t step[kAxes];       // results per slab
+  int64_t step[kAxes];  // results per slab
   int64_t batch_step;
-  int64_t box_taps[kAxes];   // taps per job
+  int64_t box_taps[kAxes];  // taps per job
   int64_t slabs, boxes;
   int64_t channel_rows, channel_cols;  // channels per job, of the row and of the column operand
   int64_t row_blocks, col_blocks;
-  int64_t tiles;             // groups * boxes * row_blocks * col_blocks
+  int64_t tiles;  // groups * boxes * row_blocks * col_blocks
   int64_t first_tile;
 };
 
@@ -69,8 +69,8 @@ struct Plan {
     for (const Phase& phase : phases) slabs = std::max(slabs, phase.slabs);
     splits = 1;
     if (tiles > 0 && tiles < kWantedJobs) {
-      splits = std::max<int64_t>(
-          1, std::min(ceil_div(kWantedJobs, tiles), slabs / kLeastSlabsPerSplit));
+      splits =
+          std::max<int64_t>(1, std::min(ceil_div(kWantedJobs, tiles), slabs / kLeastSlabsPerSplit));
     }
   }
 
@@ -94,24 +94,27 @@ struct Plan {
       const int64_t spread = std::abs(phase.axis[a]->src_tap_step);
       const int64_t spare = kReachPixels / others - phase.step[a];
       const int64_t fitting = 1 + (spread ? spare / spread : taps_left);
-      phase.box_taps[a] = std::max<int64_t>(
-          std::min({phase.axis[a]->tap_count, fitting, taps_left}), 1);
+      phase.box_taps[a] =
+          std::max<int64_t>(std::min({phase.axis[a]->tap_count, fitting, taps_left}), 1);
       taps_left /= phase.box_taps[a];
       reach = others * (phase.step[a] + spread * (phase.box_taps[a] - 1));
     }
     const int64_t taps = phase.box_taps[0] * phase.box_taps[1] * phase.box_taps[2];
     // The tile of the weight: columns first, up to four register tiles, then rows.
-    const int64_t row_limit = (rows_are_inputs ? kReachBytes / kReachPixels
-                                               : kSlabBytes / kSlabPixels) / kernels.acc_bytes;
-    const int64_t col_limit = (rows_are_inputs ? kSlabBytes / kSlabPixels
-                                               : kReachBytes / kReachPixels) / kernels.acc_bytes;
+    const int64_t row_limit =
+        (rows_are_inputs ? kReachBytes / kReachPixels : kSlabBytes / kSlabPixels) /
+        kernels.acc_bytes;
+    const int64_t col_limit =
+        (rows_are_inputs ? kSlabBytes / kSlabPixels : kReachBytes / kReachPixels) /
+        kernels.acc_bytes;
     const int64_t tile = kTileBytes / kernels.acc_bytes / taps;
     int64_t cols = std::min<int64_t>(col_limit, 4 * kernels.cols);
     while (cols > kernels.cols && tile / cols < 2 * kernels.max_rows) cols /= 2;
     phase.col_blocks = parts(col_channels, cols);
     phase.channel_cols = ceil_div(col_channels, phase.col_blocks);
     const int64_t padded = ceil_div(phase.channel_cols, kernels.cols) * kernels.cols;
-    phase.row_blocks = parts(row_channels, std::max<int64_t>(std::min(row_limit, tile / padded), 1));
+    phase.row_blocks =
+        parts(row_channels, std::max<int64_t>(std::min(row_limit, tile / padded), 1));
     phase.channel_rows = ceil_div(row_channels, phase.row_blocks);
 
     phase.slabs = parts(problem.geometry.batch, phase.batch_step);
@@ -150,7 +153,8 @@ template <class Acc>
 class Worker {
  public:
   explicit Worker(const Plan& plan)
-      : plan_(plan), kernels_(plan.kernels),
+      : plan_(plan),
+        kernels_(plan.kernels),
         scratch_(new Scratch(align_up(kReachBytes) + align_up(kSlabBytes))) {
     data_ = scratch_->template take<Acc>(kReachBytes / int64_t(sizeof(Acc)));
     out_ = scratch_->template take<Acc>(kSlabBytes / int64_t(sizeof(Acc)));
@@ -171,11 +175,10 @@ class Worker {
     const Geometry& geometry = plan_.problem.geometry;
     const WeightView& weight = plan_.problem.weight;
     const bool inputs = plan_.rows_are_inputs;
-    const int64_t in_begin =
-        group_ * geometry.in_channels + (inputs ? row_begin_ : col_begin_);
+    const int64_t in_begin = group_ * geometry.in_channels + (inputs ? row_begin_ : col_begin_);
     const int64_t out_begin = inputs ? col_begin_ : row_begin_;
     const int64_t tile_stride = rows_.total() * cols_.padded_total();
-    for_each_tap([&](const int64_t (&tap)[kAxes], int64_t index) {
+    for_each_tap([&](const int64_t(&tap)[kAxes], int64_t index) {
       int64_t offset = in_begin * weight.in_channel + out_begin * weight.out_channel;
       for (int a = 0; a < kAxes; ++a) {
         offset += (phase_->axis[a]->tap_begin + tap[a] * phase_->axis[a]->tap_step) * weight.tap[a];
@@ -204,8 +207,10 @@ class Worker {
     }
     row_begin_ = plan_.row_channels * row / phase.row_blocks;
     col_begin_ = plan_.col_channels * col / phase.col_blocks;
-    rows_ = Panels::of_rows(kernels_, plan_.row_channels * (row + 1) / phase.row_blocks - row_begin_);
-    cols_ = Panels::of_cols(kernels_, plan_.col_channels * (col + 1) / phase.col_blocks - col_begin_);
+    rows_ =
+        Panels::of_rows(kernels_, plan_.row_channels * (row + 1) / phase.row_blocks - row_begin_);
+    cols_ =
+        Panels::of_cols(kernels_, plan_.col_channels * (col + 1) / phase.col_blocks - col_begin_);
   }
 
   Slab slab(int64_t index) const {
@@ -221,13 +226,11 @@ class Worker {
       const int64_t tap0 = taps_[a].begin * axis.src_tap_step;
       const int64_t tap1 = (taps_[a].end - 1) * axis.src_tap_step;
       extent.first = std::max<int64_t>(axis.src_begin + extent.begin + std::min(tap0, tap1), 0);
-      extent.last =
-          std::min(axis.src_begin + extent.end + std::max(tap0, tap1), axis.src_size);
+      extent.last = std::min(axis.src_begin + extent.end + std::max(tap0, tap1), axis.src_size);
       extent.last = std::max(extent.last, extent.first);
     }
     slab.batch_begin = index * phase.batch_step;
-    slab.batch_end =
-        std::min(slab.batch_begin + phase.batch_step, plan_.problem.geometry.batch);
+    slab.batch_end = std::min(slab.batch_begin + phase.batch_step, plan_.problem.geometry.batch);
     return slab;
   }
 
@@ -273,7 +276,7 @@ class Worker {
     const int64_t row_steps = inputs ? data_steps : out_steps;
     const int64_t col_steps = inputs ? out_steps : data_steps;
     const int64_t stride = cols_.padded_total();
-    for_each_tap([&](const int64_t (&tap)[kAxes], int64_t index) {
+    for_each_tap([&](const int64_t(&tap)[kAxes], int64_t index) {
       list_segments(slab, tap);
       if (segments_.empty()) return;
       Acc* tile = sum + index * rows_.total() * stride;
@@ -310,11 +313,10 @@ class Worker {
       for (int64_t n = slab.batch_begin; n < slab.batch_end; ++n) {
         for (int64_t i0 = 0; i0 < size[0]; ++i0) {
           for (int64_t i1 = 0; i1 < lines1; ++i1) {
-            const int64_t offset = n * view.batch +
-                                   (channel0 + panels.begin(panel)) * view.channel +
-                                   (start[0] + i0 * step[0]) * view.axis[0] +
-                                   (start[1] + i1 * step[1]) * view.axis[1] +
-                                   start[2] * view.axis[2];
+            const int64_t offset =
+                n * view.batch + (channel0 + panels.begin(panel)) * view.channel +
+                (start[0] + i0 * step[0]) * view.axis[0] +
+                (start[1] + i1 * step[1]) * view.axis[1] + start[2] * view.axis[2];
             kernels_.pack(dst, width,
                           static_cast<const char*>(view.data) + offset * kernels_.elem_bytes,
                           present, view.channel, line, line_stride);
@@ -345,8 +347,7 @@ class Worker {
               e[1].first;
           const int64_t out_line =
               (n * e[0].results() + q0 - e[0].begin) * e[1].results() + q1 - e[1].begin;
-          const int64_t data_k =
-              data_line * e[2].inputs() + valid[2].begin + shift[2] - e[2].first;
+          const int64_t data_k = data_line * e[2].inputs() + valid[2].begin + shift[2] - e[2].first;
           const int64_t out_k = out_line * e[2].results() + valid[2].begin - e[2].begin;
           const int64_t length = valid[2].end - valid[2].begin;
           append(plan_.rows_are_inputs ? Segment{data_k, out_k, 0, length}
@@ -384,7 +385,8 @@ template <class Acc>
 class WholeTileWorker {
  public:
   explicit WholeTileWorker(const Plan& plan)
-      : plan_(plan), worker_(plan),
+      : plan_(plan),
+        worker_(plan),
         scratch_(new Scratch(2 * align_up(plan.tile_elements * int64_t(sizeof(Acc))))),
         total_(scratch_->template take<Acc>(plan.tile_elements)),
         part_(scratch_->template take<Acc>(plan.tile_elements)) {}

@@ -19,7 +19,9 @@ template <class Acc>
 class Worker {
  public:
   explicit Worker(const TapSumPlan& plan)
-      : plan_(plan), sum_(plan.sum), kernels_(*plan.sum.kernels),
+      : plan_(plan),
+        sum_(plan.sum),
+        kernels_(*plan.sum.kernels),
         scratch_(new Scratch(plan.scratch_bytes)) {
     weights_ = scratch_->template take<Acc>(plan.weight_bytes / int64_t(sizeof(Acc)));
     source_ = scratch_->template take<Acc>(kBlockElements);
@@ -32,7 +34,8 @@ class Worker {
     const int64_t block = job / plan_.spans % plan_.channel_blocks;
     group_ = job / plan_.spans / plan_.channel_blocks;
     channel_begin_ = sum_.dst_channels * block / plan_.channel_blocks;
-    const int64_t channels = sum_.dst_channels * (block + 1) / plan_.channel_blocks - channel_begin_;
+    const int64_t channels =
+        sum_.dst_channels * (block + 1) / plan_.channel_blocks - channel_begin_;
     channels_ = sum_.lanes == Lanes::kPixels ? Panels::of_rows(kernels_, channels)
                                              : Panels::of_cols(kernels_, channels);
     load_bias(channels);
@@ -57,8 +60,8 @@ class Worker {
   void load_bias(int64_t channels) {
     if (!sum_.bias.data) return;
     const int64_t first = group_ * sum_.dst_channels + channel_begin_;
-    const char* bias = static_cast<const char*>(sum_.bias.data) +
-                       first * sum_.bias.stride * kernels_.elem_bytes;
+    const char* bias =
+        static_cast<const char*>(sum_.bias.data) + first * sum_.bias.stride * kernels_.elem_bytes;
     kernels_.pack(bias_, channels, bias, channels, sum_.bias.stride, 1, 0);
   }
 
@@ -116,13 +119,14 @@ class Worker {
   // The same for all taps and channels, in the order of the kernel.
   void pack_all_weights() {
     const int64_t* stride = sum_.weight_tap;
-    const bool taps_evenly_spaced = (sum_.kernel[1] == 1 || stride[1] == sum_.kernel[2] * stride[2]) &&
-                                    (sum_.kernel[0] == 1 ||
-                                     stride[0] == sum_.kernel[1] * sum_.kernel[2] * stride[2]);
+    const bool taps_evenly_spaced =
+        (sum_.kernel[1] == 1 || stride[1] == sum_.kernel[2] * stride[2]) &&
+        (sum_.kernel[0] == 1 || stride[0] == sum_.kernel[1] * sum_.kernel[2] * stride[2]);
     if (!taps_evenly_spaced || sum_.weight_dst == 1 || sum_.weight_src == 1) {
       const AxisTaps whole[kAxes] = {whole_axis(0), whole_axis(1), whole_axis(2)};
       const Phase phase{{&whole[0], &whole[1], &whole[2]}, {}, 0};
-      list_taps(phase, {{0, 0, 0, sum_.kernel[0]}, {0, 0, 0, sum_.kernel[1]}, {0, 0, 0, sum_.kernel[2]}});
+      list_taps(phase,
+                {{0, 0, 0, sum_.kernel[0]}, {0, 0, 0, sum_.kernel[1]}, {0, 0, 0, sum_.kernel[2]}});
       pack_weights(box_taps_, 0, sum_.src_channels);
       return;
     }
@@ -208,8 +212,8 @@ class Worker {
     const int64_t begin = block * kGatheredPixels;
     const int64_t count = std::min(kGatheredPixels, box.pixels() - begin);
     const bool pixel_lanes = sum_.lanes == Lanes::kPixels;
-    const Panels pixels = pixel_lanes ? Panels::of_cols(kernels_, count)
-                                      : Panels::of_rows(kernels_, count);
+    const Panels pixels =
+        pixel_lanes ? Panels::of_cols(kernels_, count) : Panels::of_rows(kernels_, count);
     const PixelBlock source(box, sum_.src, sum_.dst, begin, pixels);
     // A step of the summation is one tap with part of its channels, or several whole taps.
     const int64_t parts = ceil_div(sum_.src_channels, plan_.gathered_steps);
@@ -251,9 +255,9 @@ class Worker {
   void run_shifted(const BoxPlan& plan, int64_t from, int64_t to) {
     const Box& box = plan.box;
     const ShiftedGrid grid(box, plan.size, kernels_);
-    const int64_t parts = ceil_div(
-        sum_.src_channels,
-        kBlockElements / std::max(grid.channel_elements(), channels_.padded_total()));
+    const int64_t parts =
+        ceil_div(sum_.src_channels,
+                 kBlockElements / std::max(grid.channel_elements(), channels_.padded_total()));
     const int64_t channels = ceil_div(sum_.src_channels, parts);
     const int64_t step_taps =
         std::max<int64_t>(kBlockElements / (channels * channels_.padded_total()), 1);
@@ -336,10 +340,9 @@ class Worker {
     for (int64_t r = 0; r < rows.count(); ++r) {
       for (int64_t c = 0; c < cols.count(); ++c) {
         kernels_.gemm(int(rows.width(r)), int(cols.width(c)), row_base + rows.begin(r) * row_steps,
-                      col_base + cols.begin(c) * col_steps,
-                      col_stride ? col_stride : cols.width(c), segments_.data(),
-                      int64_t(segments_.size()), acc_ + rows.begin(r) * stride + cols.begin(c),
-                      stride, accumulate);
+                      col_base + cols.begin(c) * col_steps, col_stride ? col_stride : cols.width(c),
+                      segments_.data(), int64_t(segments_.size()),
+                      acc_ + rows.begin(r) * stride + cols.begin(c), stride, accumulate);
       }
     }
   }
@@ -373,8 +376,8 @@ class Worker {
   int64_t group_ = 0;
   int64_t channel_begin_ = 0;
   Panels channels_;
-  std::vector<Tap> box_taps_;      // of the box
-  std::vector<Tap> taps_;          // of the step of the summation
+  std::vector<Tap> box_taps_;  // of the box
+  std::vector<Tap> taps_;      // of the step of the summation
   std::vector<Segment> segments_;
   std::vector<Piece> pieces_;
 };

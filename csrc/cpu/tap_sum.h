@@ -17,7 +17,7 @@ struct TapSum {
   TensorView src, dst;
   const char* weight;  // of the first tap that any phase reaches
   int64_t weight_group, weight_src, weight_dst, weight_tap[kAxes];  // strides in elements
-  int64_t kernel[kAxes];      // taps on each axis from the first to the last that a phase reaches
+  int64_t kernel[kAxes];  // taps on each axis from the first to the last that a phase reaches
   int64_t first_tap[kAxes];
   BiasView bias;
   std::vector<AxisTaps> axes[kAxes];  // phases of each axis; their products are the work

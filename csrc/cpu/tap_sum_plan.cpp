@@ -73,8 +73,8 @@ BoxPlan TapSumPlan::plan_box(const Box& box) const {
   const Kernels& kernels = *sum.kernels;
   const ShiftedGrid one(box, plan.size, kernels);
   int64_t blocks = box.batch;
-  int64_t span = 1;    // positions from the first result to the last, so far
-  int64_t pitch = 1;   // positions from one result to the next on this axis
+  int64_t span = 1;   // positions from the first result to the last, so far
+  int64_t pitch = 1;  // positions from one result to the next on this axis
   for (int a = kAxes - 1; a >= 0; --a) {
     const int64_t fitting = std::min((kShiftedPositions - span) / pitch + 1, box.results(a));
     const int64_t parts = ceil_div(box.results(a), fitting);
@@ -122,9 +122,10 @@ void TapSumPlan::spread_jobs() {
   for (const Phase& phase : phases) most_blocks = std::max(most_blocks, phase.blocks.count);
   if (sum.groups * channel_blocks * most_blocks < kWantedJobs) {
     const int64_t narrowest = 4 * sum.kernels->max_rows;
-    channel_blocks = std::max(
-        channel_blocks, std::min(ceil_div(kWantedJobs, sum.groups * std::max<int64_t>(most_blocks, 1)),
-                                 std::max<int64_t>(sum.dst_channels / narrowest, 1)));
+    channel_blocks =
+        std::max(channel_blocks,
+                 std::min(ceil_div(kWantedJobs, sum.groups * std::max<int64_t>(most_blocks, 1)),
+                          std::max<int64_t>(sum.dst_channels / narrowest, 1)));
   }
   spans = std::min(most_blocks, ceil_div(kWantedJobs, sum.groups * channel_blocks));
 }

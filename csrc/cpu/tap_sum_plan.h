@@ -18,8 +18,8 @@ constexpr int64_t kShiftedPositions = 512;
 // A box and how its source is brought to the tiles.
 struct BoxPlan {
   Box box;
-  bool shifted;           // ShiftedGrid; else PixelBlock
-  int64_t size[kAxes];    // results per block, if shifted
+  bool shifted;         // ShiftedGrid; else PixelBlock
+  int64_t size[kAxes];  // results per block, if shifted
   int64_t blocks;
   int64_t first_block = 0;
 };
@@ -62,7 +62,7 @@ struct TapSumPlan {
   int64_t gathered_steps;   // of the summation that a block of gathered pixels holds
   int64_t most_blocks = 0;  // of any phase
   int64_t spans;
-  bool weights_resident;    // a job's packed weights fit: packed once per job, not per block
+  bool weights_resident;  // a job's packed weights fit: packed once per job, not per block
   int64_t weight_bytes;
   int64_t scratch_bytes;
 

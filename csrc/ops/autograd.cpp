@@ -32,8 +32,13 @@ using NodePointer = decltype(torch::autograd::Edge::function);
 // The shared arguments, owned.
 struct OwnedArguments {
   OwnedArguments(MXD_SYMINT_PARAMETERS)
-      : stride(stride.vec()), dilate(dilate.vec()), pad(pad.vec()), adj(adj.vec()),
-        num_group(std::move(num_group)), workspace(workspace), cudnn_off(cudnn_off) {
+      : stride(stride.vec()),
+        dilate(dilate.vec()),
+        pad(pad.vec()),
+        adj(adj.vec()),
+        num_group(std::move(num_group)),
+        workspace(workspace),
+        cudnn_off(cudnn_off) {
     if (cudnn_tune) this->cudnn_tune = std::string(*cudnn_tune);
   }
 
@@ -50,7 +55,7 @@ struct OwnedArguments {
   bool cudnn_off;
 };
 
-#define MXD_PASS_OWNED(args)                                                             \
+#define MXD_PASS_OWNED(args)                                                                \
   (args).stride, (args).dilate, (args).pad, (args).adj, (args).num_group, (args).workspace, \
       (args).tune(), (args).cudnn_off
 
@@ -60,8 +65,10 @@ at::Tensor contract(Role result, const at::Tensor (&tensors)[kRoles], const Owne
   static const auto data = find_op<GradientOp>("mxdeconv::deconvolution_data");
   static const auto weight = find_op<GradientOp>("mxdeconv::deconvolution_weight");
   switch (result) {
-    case kData: return data.call(tensors[kWeight], tensors[kOut], MXD_PASS_OWNED(args));
-    case kWeight: return weight.call(tensors[kData], tensors[kOut], MXD_PASS_OWNED(args));
+    case kData:
+      return data.call(tensors[kWeight], tensors[kOut], MXD_PASS_OWNED(args));
+    case kWeight:
+      return weight.call(tensors[kData], tensors[kOut], MXD_PASS_OWNED(args));
     default:
       return forward.call(tensors[kData], tensors[kWeight], std::nullopt, MXD_PASS_OWNED(args));
   }
@@ -79,8 +86,7 @@ at::Tensor bias_gradient(const at::Tensor& out_grad, const OwnedArguments& args)
   const std::vector<int64_t> unit(args.stride.size(), 1);
   const std::vector<c10::SymInt> none(args.stride.size(), 0);
   return weight
-      .call(ones, out_grad, unit, unit, none, none, 1, args.workspace, args.tune(),
-            args.cudnn_off)
+      .call(ones, out_grad, unit, unit, none, none, 1, args.workspace, args.tune(), args.cudnn_off)
       .reshape_symint({filters});
 }
 
@@ -114,9 +120,8 @@ struct DeconvolutionBackward : public Node {
   DeconvolutionBackward(Role result, const OwnedArguments& args) : result(result), args(args) {}
 
   std::string name() const override {
-    static const char* const names[kRoles] = {"DeconvolutionDataBackward",
-                                              "DeconvolutionWeightBackward",
-                                              "DeconvolutionBackward"};
+    static const char* const names[kRoles] = {
+        "DeconvolutionDataBackward", "DeconvolutionWeightBackward", "DeconvolutionBackward"};
     return names[result];
   }
 
@@ -178,8 +183,9 @@ struct DeconvolutionBackward : public Node {
     const auto& compiler = getPyCompilerInterface();
     const std::string function =
         compiler->bind_function(swap.get_py_compiler(), name(), apply_packed, types);
-    const auto metadata = IValuePacker<std::vector<std::optional<torch::autograd::InputMetadata>>>::
-        pack(get_input_metadata(next_edges()));
+    const auto metadata =
+        IValuePacker<std::vector<std::optional<torch::autograd::InputMetadata>>>::pack(
+            get_input_metadata(next_edges()));
     variable_list input_grads = compiler->call_function(swap.get_py_compiler(), "apply_functional",
                                                         function, grads, packed.vec(), metadata);
 
@@ -205,9 +211,9 @@ struct DeconvolutionBackward : public Node {
     const auto workspace = packed.unpack<int64_t>();
     const auto tune = packed.unpack<std::string>();
     const auto cudnn_off = packed.unpack<bool>();
-    const OwnedArguments args(
-        stride, dilate, pad, adj, num_group, workspace,
-        tune.empty() ? std::nullopt : std::optional<c10::string_view>(tune), cudnn_off);
+    const OwnedArguments args(stride, dilate, pad, adj, num_group, workspace,
+                              tune.empty() ? std::nullopt : std::optional<c10::string_view>(tune),
+                              cudnn_off);
     const at::Tensor saved[2] = {first, second};
     return input_gradients(result, grads[0], saved, needed, args);
   }
@@ -315,11 +321,11 @@ void forward_into(const at::Tensor& data, const at::Tensor& weight,
   impl::bump_version(out);
 }
 
-// torch's own fallback for lazily negated and conjugated views wants mutating ops to return what they
-// mutate.
+// torch's own fallback for lazily negated and conjugated views wants mutating ops to return what
+// they mutate.
 void forward_into_lazy(const at::Tensor& data, const at::Tensor& weight,
-                           const std::optional<at::Tensor>& bias, MXD_SYMINT_PARAMETERS,
-                           at::Tensor& out) {
+                       const std::optional<at::Tensor>& bias, MXD_SYMINT_PARAMETERS,
+                       at::Tensor& out) {
   static const auto op = find_op<IntoOp>("mxdeconv::deconvolution_into");
   TORCH_CHECK_VALUE(!out.is_neg() && !out.is_conj(),
                     "out must not be a lazily negated or conjugated view");

@@ -51,7 +51,7 @@ Call call_of(const std::string& pass, const std::string& dtype, int64_t batch, i
              int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
              bool channels_last) {
   Call call;
-  call.pass = pass == "forward" ? cpu::Pass::kForward
+  call.pass = pass == "forward"         ? cpu::Pass::kForward
               : pass == "data_gradient" ? cpu::Pass::kDataGradient
                                         : cpu::Pass::kWeightGradient;
   call.problem.dtype = dtype == "float64"    ? DType::kFloat64
@@ -113,11 +113,11 @@ py::dict runs() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "mxdeconv's compiled part: registers torch.ops.mxdeconv and describes the engine";
   m.def("build_info", &build_info);
-  m.def("choose", &choose, py::arg("pass_"), py::arg("dtype"), py::arg("batch"),
-        py::arg("groups"), py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"),
-        py::arg("channels_last"));
+  m.def("choose", &choose, py::arg("pass_"), py::arg("dtype"), py::arg("batch"), py::arg("groups"),
+        py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"), py::arg("channels_last"));
   m.def("runs", &runs, "How often each algorithm has run in this process.");
-  m.def("set_cpu_isa", [](const std::string& name) { set_isa(name, "name"); }, py::arg("name"));
+  m.def(
+      "set_cpu_isa", [](const std::string& name) { set_isa(name, "name"); }, py::arg("name"));
   m.def("set_poison_scratch", &cpu::set_poison_scratch, py::arg("poison"),
         "Fill scratch memory with NaN before use (for tests).");
   if (const char* isa = std::getenv("MXDECONV_CPU_ISA")) set_isa(isa, "MXDECONV_CPU_ISA");

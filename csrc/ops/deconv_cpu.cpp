@@ -20,10 +20,14 @@ class AtThreads : public Threads {
 
 DType dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kDouble: return DType::kFloat64;
-    case at::kHalf: return DType::kFloat16;
-    case at::kBFloat16: return DType::kBFloat16;
-    default: return DType::kFloat32;
+    case at::kDouble:
+      return DType::kFloat64;
+    case at::kHalf:
+      return DType::kFloat16;
+    case at::kBFloat16:
+      return DType::kBFloat16;
+    default:
+      return DType::kFloat32;
   }
 }
 
@@ -86,8 +90,7 @@ void forward_into(const at::Tensor& data, const at::Tensor& weight,
   run_forward(data, weight, bias, out, sizes, args);
 }
 
-at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad,
-                         MXD_INT_PARAMETERS) {
+at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad, MXD_INT_PARAMETERS) {
   const auto args = arguments(MXD_PASS_PARAMETERS);
   const Sizes<int64_t> sizes = check_data_gradient<int64_t>(weight, out_grad, args);
   check_memory("data gradient", sizes.data, weight.scalar_type());
@@ -104,13 +107,11 @@ at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad,
   return data_grad;
 }
 
-at::Tensor weight_gradient(const at::Tensor& data, const at::Tensor& out_grad,
-                           MXD_INT_PARAMETERS) {
+at::Tensor weight_gradient(const at::Tensor& data, const at::Tensor& out_grad, MXD_INT_PARAMETERS) {
   const auto args = arguments(MXD_PASS_PARAMETERS);
   const Sizes<int64_t> sizes = check_weight_gradient<int64_t>(data, out_grad, args);
   check_memory("weight gradient", sizes.weight, data.scalar_type());
-  at::Tensor weight_grad =
-      empty_result({sizes.weight.begin(), sizes.weight.end()}, data, out_grad);
+  at::Tensor weight_grad = empty_result({sizes.weight.begin(), sizes.weight.end()}, data, out_grad);
   cpu::Problem problem;
   problem.geometry = geometry_of(sizes, args);
   problem.dtype = dtype_of(data);

@@ -1,7 +1,7 @@
 #include "ops/op_inputs.h"
 
-#include <ATen/Functions.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/Functions.h>
 #include <ATen/MemoryOverlap.h>
 #include <c10/util/Exception.h>
 #include <unistd.h>
@@ -23,20 +23,34 @@ std::string tuple(const List& values) {
 
 std::string name_of(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kFloat: return "float32";
-    case at::kDouble: return "float64";
-    case at::kHalf: return "float16";
-    case at::kBFloat16: return "bfloat16";
-    case at::kByte: return "uint8";
-    case at::kChar: return "int8";
-    case at::kShort: return "int16";
-    case at::kInt: return "int32";
-    case at::kLong: return "int64";
-    case at::kBool: return "bool";
-    case at::kComplexHalf: return "complex32";
-    case at::kComplexFloat: return "complex64";
-    case at::kComplexDouble: return "complex128";
-    default: break;
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kByte:
+      return "uint8";
+    case at::kChar:
+      return "int8";
+    case at::kShort:
+      return "int16";
+    case at::kInt:
+      return "int32";
+    case at::kLong:
+      return "int64";
+    case at::kBool:
+      return "bool";
+    case at::kComplexHalf:
+      return "complex32";
+    case at::kComplexFloat:
+      return "complex64";
+    case at::kComplexDouble:
+      return "complex128";
+    default:
+      break;
   }
   std::string name = c10::toString(dtype);  // "Float8_e5m2" -> "float8_e5m2", as torch prints it
   for (char& c : name) c = char(std::tolower(c));
@@ -61,12 +75,14 @@ template <class Int>
 struct Checked {
   bool overflow = false;
   Int add(const Int& a, const Int& b) {
-    return apply(a, b, [](int64_t x, int64_t y, int64_t* r) { return __builtin_add_overflow(x, y, r); },
-                 [&] { return a + b; });
+    return apply(
+        a, b, [](int64_t x, int64_t y, int64_t* r) { return __builtin_add_overflow(x, y, r); },
+        [&] { return a + b; });
   }
   Int multiply(const Int& a, const Int& b) {
-    return apply(a, b, [](int64_t x, int64_t y, int64_t* r) { return __builtin_mul_overflow(x, y, r); },
-                 [&] { return a * b; });
+    return apply(
+        a, b, [](int64_t x, int64_t y, int64_t* r) { return __builtin_mul_overflow(x, y, r); },
+        [&] { return a * b; });
   }
 
  private:
@@ -103,19 +119,23 @@ void check_bytes(const char* name, const std::vector<Int>& shape, at::ScalarType
   Checked<Int> checked;
   Int bytes = int64_t(c10::elementSize(dtype));
   for (const Int& size : shape) bytes = checked.multiply(bytes, size);
-  TORCH_CHECK_VALUE(!checked.overflow, name, " must have a size in bytes that fits in 64 bits, got ",
-                    "shape ", tuple(shape), " of ", name_of(dtype));
+  TORCH_CHECK_VALUE(!checked.overflow, name,
+                    " must have a size in bytes that fits in 64 bits, got ", "shape ", tuple(shape),
+                    " of ", name_of(dtype));
 }
 
 void check_tensor(const char* name, const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, name,
                    " must be a dense tensor of dtype float32, float64, float16 or bfloat16, got "
-                   "layout ", tensor.layout());
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf ||
-                       dtype == at::kBFloat16,
-                   name, " must be a dense tensor of dtype float32, float64, float16 or bfloat16, "
-                   "got ", name_of(dtype));
+                   "layout ",
+                   tensor.layout());
+  TORCH_CHECK_TYPE(
+      dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16,
+      name,
+      " must be a dense tensor of dtype float32, float64, float16 or bfloat16, "
+      "got ",
+      name_of(dtype));
   check_storage(name, tensor);
 }
 
@@ -183,15 +203,16 @@ void check_values(const Arguments<Int>& arguments) {
     const c10::string_view tune = *arguments.cudnn_tune;
     TORCH_CHECK_VALUE(tune == "off" || tune == "limited_workspace" || tune == "fastest",
                       "cudnn_tune must be one of None, 'off', 'limited_workspace', 'fastest', "
-                      "got '", tune, "'");
+                      "got '",
+                      tune, "'");
   }
 }
 
 template <class Int>
 void check_groups(const Int& num_group, const char* name, const Int& channels) {
   TORCH_CHECK_VALUE(num_group >= 1, "num_group must be at least 1, got ", num_group);
-  TORCH_CHECK_VALUE(channels % num_group == 0, "num_group must divide the channels of ", name,
-                    ", ", channels, ", got ", num_group);
+  TORCH_CHECK_VALUE(channels % num_group == 0, "num_group must divide the channels of ", name, ", ",
+                    channels, ", got ", num_group);
 }
 
 template <class Int>
@@ -216,8 +237,8 @@ void check_weight_sizes(const std::vector<Int>& weight) {
 template <class Int>
 Int unpadded(Checked<Int>& checked, const Int& in, const Int& kernel, int64_t stride,
              int64_t dilate) {
-  return checked.add(checked.add(checked.multiply(stride, in - 1),
-                                 checked.multiply(dilate, kernel - 1)), 1);
+  return checked.add(
+      checked.add(checked.multiply(stride, in - 1), checked.multiply(dilate, kernel - 1)), 1);
 }
 
 // Fills the spatial part of sizes.out.
@@ -228,19 +249,19 @@ void derive_out(Sizes<Int>& sizes, const Arguments<Int>& arguments) {
   Checked<Int> checked;
   std::vector<Int> out;
   for (size_t a = 0; a < in.size(); ++a) {
-    const Int total =
-        unpadded(checked, in[a], kernel[a], arguments.stride[a], arguments.dilate[a]);
+    const Int total = unpadded(checked, in[a], kernel[a], arguments.stride[a], arguments.dilate[a]);
     const Int crop = checked.multiply(2, arguments.pad[a]);
     out.push_back(checked.add(checked.add(total, -crop), arguments.adj[a]));
   }
   TORCH_CHECK_VALUE(!checked.overflow, "output size must fit in 64 bits, got data of spatial size ",
-                    tuple(in), " with kernel ", tuple(kernel), ", stride ",
-                    tuple(arguments.stride), ", dilate ", tuple(arguments.dilate), ", pad ",
-                    tuple(arguments.pad), ", adj ", tuple(arguments.adj));
+                    tuple(in), " with kernel ", tuple(kernel), ", stride ", tuple(arguments.stride),
+                    ", dilate ", tuple(arguments.dilate), ", pad ", tuple(arguments.pad), ", adj ",
+                    tuple(arguments.adj));
   for (const Int& size : out) {
     TORCH_CHECK_VALUE(size >= 0,
                       "pad must leave an output size of at least 0 on every axis, got an output "
-                      "size of ", tuple(out), " from pad ", tuple(arguments.pad));
+                      "size of ",
+                      tuple(out), " from pad ", tuple(arguments.pad));
   }
   sizes.out.insert(sizes.out.end(), out.begin(), out.end());
 }
@@ -259,9 +280,8 @@ std::vector<Int> solve_axes(const Sizes<Int>& sizes, const Arguments<Int>& argum
     solvable = solvable && rest >= 0 && rest % Int(step[a]) == 0;
     solved.push_back(rest / Int(step[a]) + 1);
   }
-  TORCH_CHECK_VALUE(solvable && !checked.overflow,
-                    "out_grad must have a spatial size that some ", unknown,
-                    " produces, got shape ", tuple(sizes.out), " for stride ",
+  TORCH_CHECK_VALUE(solvable && !checked.overflow, "out_grad must have a spatial size that some ",
+                    unknown, " produces, got shape ", tuple(sizes.out), " for stride ",
                     tuple(arguments.stride), ", dilate ", tuple(arguments.dilate), ", pad ",
                     tuple(arguments.pad), ", adj ", tuple(arguments.adj));
   return solved;
@@ -324,8 +344,8 @@ Sizes<Int> check_data_gradient(const at::Tensor& weight, const at::Tensor& out_g
   Checked<Int> checked;
   std::vector<Int> expected = sizes.out;
   expected[1] = checked.multiply(sizes.weight[1], arguments.num_group);
-  TORCH_CHECK_VALUE(!checked.overflow && sizes.out[1] == expected[1],
-                    "out_grad must have shape ", tuple(expected), ", got ", tuple(sizes.out));
+  TORCH_CHECK_VALUE(!checked.overflow && sizes.out[1] == expected[1], "out_grad must have shape ",
+                    tuple(expected), ", got ", tuple(sizes.out));
   check_groups(arguments.num_group, "weight", sizes.weight[0]);
   check_weight_sizes(sizes.weight);
   check_values(arguments);
@@ -395,9 +415,9 @@ void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor&
   const auto check_apart = [&](const char* name, const at::Tensor& input) {
     if (traced(input)) return;
     const at::MemOverlapStatus status = at::get_overlap_status(out, input);
-    TORCH_CHECK_VALUE(status != at::MemOverlapStatus::Full &&
-                          status != at::MemOverlapStatus::Partial,
-                      "out must not share memory with ", name);
+    TORCH_CHECK_VALUE(
+        status != at::MemOverlapStatus::Full && status != at::MemOverlapStatus::Partial,
+        "out must not share memory with ", name);
   };
   check_apart("data", data);
   check_apart("weight", weight);
@@ -408,9 +428,8 @@ void check_memory(const char* name, const std::vector<int64_t>& shape, at::Scala
   int64_t bytes = int64_t(c10::elementSize(dtype));  // cannot overflow: check_bytes
   for (const int64_t size : shape) bytes *= size;
   const int64_t available = int64_t(sysconf(_SC_PHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
-  TORCH_CHECK_VALUE(bytes <= available, name,
-                    " must fit in the memory of this machine, ", available >> 20,
-                    " MiB, got shape ", tuple(shape), " of ", name_of(dtype));
+  TORCH_CHECK_VALUE(bytes <= available, name, " must fit in the memory of this machine, ",
+                    available >> 20, " MiB, got shape ", tuple(shape), " of ", name_of(dtype));
 }
 
 at::Tensor empty_result(const std::vector<c10::SymInt>& shape, const at::Tensor& first,

@@ -1,8 +1,8 @@
 // The ops of the trilinear form. See csrc/README.md for how a call travels.
 #include <torch/library.h>
 
-#define MXD_ARGUMENTS                                                              \
-  "int[] stride, int[] dilate, SymInt[] pad, SymInt[] adj, SymInt num_group, "     \
+#define MXD_ARGUMENTS                                                          \
+  "int[] stride, int[] dilate, SymInt[] pad, SymInt[] adj, SymInt num_group, " \
   "int workspace, str? cudnn_tune, bool cudnn_off"
 
 TORCH_LIBRARY(mxdeconv, m) {

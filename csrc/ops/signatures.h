@@ -9,16 +9,15 @@
 #include "ops/op_inputs.h"
 
 // The parameters that all ops share, and the struct made of them.
-#define MXD_INT_PARAMETERS                                                              \
+#define MXD_INT_PARAMETERS                                                                  \
   at::IntArrayRef stride, at::IntArrayRef dilate, at::IntArrayRef pad, at::IntArrayRef adj, \
       int64_t num_group, int64_t workspace, std::optional<c10::string_view> cudnn_tune,     \
       bool cudnn_off
-#define MXD_SYMINT_PARAMETERS                                                        \
-  at::IntArrayRef stride, at::IntArrayRef dilate, c10::SymIntArrayRef pad,           \
-      c10::SymIntArrayRef adj, c10::SymInt num_group, int64_t workspace,             \
+#define MXD_SYMINT_PARAMETERS                                              \
+  at::IntArrayRef stride, at::IntArrayRef dilate, c10::SymIntArrayRef pad, \
+      c10::SymIntArrayRef adj, c10::SymInt num_group, int64_t workspace,   \
       std::optional<c10::string_view> cudnn_tune, bool cudnn_off
-#define MXD_PASS_PARAMETERS \
-  stride, dilate, pad, adj, num_group, workspace, cudnn_tune, cudnn_off
+#define MXD_PASS_PARAMETERS stride, dilate, pad, adj, num_group, workspace, cudnn_tune, cudnn_off
 
 namespace mxd::ops {
 
