@@ -61,7 +61,7 @@ format: $(VENV)/.done-lint ## rewrite Python and C++ as lint wants them
 	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' | sort | xargs $(VENV)/bin/clang-format -i
 
 fuzz: $(VENV)/.done-build ## 10,000 seeded hostile calls, raw operators included (ARGS: see the file)
-	@$(PY) tests/fuzz.py $(ARGS)
+	@$(PY) tests/hostile.py --calls 10000 --seed 0 $(ARGS)
 
 test-native: ## the torch-free part: engine and plan against scalar loops (ARGS: --count, --problem, ...)
 	@$(NATIVE_TEST) plain $(ARGS)

@@ -49,7 +49,7 @@ class DeconvolutionFunction(torch.autograd.Function):
         return (
             ops.deconvolution_data(weight, out_grad, ctx.arguments) if wants_data else None,
             ops.deconvolution_weight(data, out_grad, ctx.arguments) if wants_weight else None,
-            out_grad.sum((0, *range(2, out_grad.dim()))) if wants_bias else None,
+            ops.bias_gradient(out_grad, ctx.arguments) if wants_bias else None,
             *inputs[3:],
         )
 

@@ -63,6 +63,20 @@ def deconvolution_weight(data: Tensor, out_grad: Tensor, arguments: Arguments) -
     return grad
 
 
+def bias_gradient(out_grad: Tensor, arguments: Arguments) -> Tensor:
+    """Gradient of bias (F,): out_grad (N, F, *o) summed over batch and space.
+
+    The bias is the weight of a 1x1 deconvolution of a constant 1: its gradient is the weight
+    gradient of that one, summed in an order that no thread count changes.
+    """
+    if out_grad.numel() == 0:
+        return out_grad.new_zeros(out_grad.shape[1])
+    ones = out_grad.new_ones(1).expand(out_grad.shape[0], 1, *out_grad.shape[2:])
+    unit, none = [1] * len(arguments.stride), [0] * len(arguments.stride)
+    geometry = arguments._replace(stride=unit, dilate=unit, pad=none, adj=none, num_group=1)
+    return deconvolution_weight(ones, out_grad, geometry).reshape(-1)
+
+
 def deconvolution_into(
     data: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments, out: Tensor
 ) -> None:
