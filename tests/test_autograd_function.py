@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -186,9 +187,10 @@ def test_only_requested_gradients_are_computed(wanted: tuple[bool, ...]) -> None
         return
     with torch.profiler.profile() as profile:
         out.sum().backward()
-    called = {event.key for event in profile.key_averages()}
-    assert ("mxdeconv::deconvolution_data" in called) is wanted[0]
-    assert ("mxdeconv::deconvolution_weight" in called) is wanted[1]
+    calls = Counter({event.key: event.count for event in profile.key_averages()})
+    assert calls["mxdeconv::deconvolution_data"] == wanted[0]
+    # the bias is the weight of a 1x1 deconvolution of a constant: its gradient is one more call
+    assert calls["mxdeconv::deconvolution_weight"] == wanted[1] + wanted[2]
     assert [t.grad is not None for t in tensors] == list(wanted)
 
 
