@@ -34,7 +34,7 @@ X86_ISAS = {
 IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 ISAS = X86_ISAS if IS_X86 else {}
 
-COMMON_FLAGS = ["-O3", "-fvisibility=hidden", "-Wall", "-fno-math-errno"]
+COMMON_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-fno-math-errno"]
 
 
 class Build(BuildExtension):

@@ -82,6 +82,7 @@ def explain(
     call = functional.prepare(spec.parse(**attributes))
     parsed = call.attributes
     if isinstance(data, Tensor):
+        functional.require_dense("data", data)
         dtype = dtype or data.dtype
         if channels_last is None and not parsed.channels_last:
             channels_last = data.dim() > 2 and data.stride(1) == 1 and not data.is_contiguous()

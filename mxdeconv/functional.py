@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from mxdeconv import ops, spec
 
@@ -85,10 +85,14 @@ def require_tensor(argument: str, value: object) -> None:
 
 def require_memory(argument: str, tensor: Tensor) -> None:
     """Views of a tensor whose storage was resized away raise inside torch: say it before."""
-    if tensor.numel() and tensor.layout == torch.strided:
+    if not tensor.numel():
+        return
+    try:
         held = tensor.untyped_storage().nbytes()
-        if held == 0:
-            raise ValueError(f"{argument} must have its memory, got a storage of {held} bytes")
+    except (NotImplementedError, RuntimeError):  # a wrapper (torch.func) or not a dense tensor
+        return
+    if held == 0:
+        raise ValueError(f"{argument} must have its memory, got a storage of 0 bytes")
 
 
 class Call(NamedTuple):
@@ -181,7 +185,7 @@ def apply(
 
 
 def require_dense(argument: str, tensor: Tensor) -> None:
-    if is_lazy(tensor):
+    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
         raise TypeError(f"{argument} must be initialized, got {type(tensor).__name__}") from None
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
         kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else None

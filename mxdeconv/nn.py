@@ -184,6 +184,7 @@ class Deconvolution(LazyModuleMixin, nn.Module):
         if target_shape is not None:
             raise ValueError("target_shape must be None when output_size is given, got both")
         functional.require_tensor("data", data)
+        functional.require_dense("data", data)
         wanted = spec.parse_tuple("output_size", output_size) or ()
         adj = call.attributes.adj_for(data.shape, wanted)
         return call._replace(arguments=call.arguments._replace(adj=adj)), ()

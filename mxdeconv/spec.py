@@ -341,7 +341,10 @@ def parse_bool(argument: str, value: object) -> bool:
     """True, False, 1, 0 or their text in any case."""
     if value is True or value is False:
         return bool(value)
-    text = (value if isinstance(value, str) else str(value)).lower()
+    try:
+        text = str(value).lower()
+    except Exception:  # refused below
+        text = ""
     if text in ("true", "1"):
         return True
     if text in ("false", "0"):

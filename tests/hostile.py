@@ -13,6 +13,7 @@ and the parent notices when one dies or stays silent.
 from __future__ import annotations
 
 import argparse
+import ast
 import collections
 import faulthandler
 import os
@@ -121,7 +122,7 @@ def answers(seed: int, begin: int, end: int) -> Iterator[tuple[int, bool, str]]:
                 for line in lines:
                     number, word, outcome = line.decode().split(" ", 2)
                     assert int(number) == begin, line
-                    yield begin, word == "good", outcome
+                    yield begin, word == "good", ast.literal_eval(outcome)
                     begin += 1
         worker.kill()
         code = worker.wait()

@@ -69,7 +69,7 @@ def test_death_and_silence_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         "for number in range(begin, end):\n"
         "    if number == 2: os.kill(os.getpid(), 11)\n"
         "    if number == 4: time.sleep(60)\n"
-        "    print(number, 'good', 'result', flush=True)\n"
+        "    print(number, 'good', repr('result'), flush=True)\n"
     )
     monkeypatch.setattr(hostile, "__file__", str(worker))
     ends = list(hostile.answers(0, 0, 7))

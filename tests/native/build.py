@@ -1,7 +1,7 @@
 """Builds and runs the torch-free tests: python3 build.py VARIANT [arguments of the program].
 
     plain      the flags of the extension
-    sanitize   AddressSanitizer and UndefinedBehaviorSanitizer
+    sanitize   AddressSanitizer and UndefinedBehaviorSanitizer, by default a shorter campaign
     thread     ThreadSanitizer; by default the tests with several threads only
     aarch64    Debian's cross compiler; runs under qemu-user, by default a shorter campaign
 
@@ -28,7 +28,7 @@ SANITIZER = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"
 # Flags of the compiler beyond setup.py's, and arguments of the program.
 VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "plain": ([], []),
-    "sanitize": (["-fsanitize=address,undefined", *SANITIZER], []),
+    "sanitize": (["-fsanitize=address,undefined", *SANITIZER], ["--count", "100"]),
     "thread": (["-fsanitize=thread", *SANITIZER], ["--only", "threads"]),
     "aarch64": (["-static"], ["--count", "60", "--products", "500000"]),
 }

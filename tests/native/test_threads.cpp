@@ -143,9 +143,9 @@ const Greedy kGreedy[] = {
     // Partial sums: one tile of the weight, as large as a tile may be, and many pixels.
     {"n1g1c128k128-i128x130-w2x1-s1x1-p0x0-d1x1-a0x0", cpu::Pass::kWeightGradient},
     // Depthwise, with a kernel that is itself larger than the floor.
-    {"n1g2c2k2-i1x1-w600x600-s1x1-p0x0-d1x1-a0x0", cpu::Pass::kForward},
-    {"n1g2c2k2-i1x1-w600x600-s1x1-p0x0-d1x1-a0x0", cpu::Pass::kDataGradient},
-    {"n1g2c2k2-i1x1-w600x600-s1x1-p0x0-d1x1-a0x0", cpu::Pass::kWeightGradient},
+    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kForward},
+    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kDataGradient},
+    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kWeightGradient},
 };
 
 MXD_TEST(scratch_bound, "scratch stays below max(workspace, 1 MiB a thread)") {
