@@ -257,10 +257,10 @@ class Worker {
     const ShiftedGrid grid(box, plan.size, kernels_);
     const int64_t parts =
         ceil_div(sum_.src_channels,
-                 kBlockElements / std::max(grid.channel_elements(), channels_.padded_total()));
+                 kBlockElements / std::max(grid.channel_elements(), plan_.counted_channels));
     const int64_t channels = ceil_div(sum_.src_channels, parts);
     const int64_t step_taps =
-        std::max<int64_t>(kBlockElements / (channels * channels_.padded_total()), 1);
+        std::max<int64_t>(kBlockElements / (channels * plan_.counted_channels), 1);
     const int64_t count[kAxes] = {ceil_div(box.results(0), plan.size[0]),
                                   ceil_div(box.results(1), plan.size[1]),
                                   ceil_div(box.results(2), plan.size[2])};

@@ -44,7 +44,8 @@ struct Phase {
 
 // A job is a share (span) of the blocks of every phase, for one block of channels of one group: it
 // packs their weights once, and visits the phases in turn, so that results which interleave in
-// memory are written while they are in cache.
+// memory are written while they are in cache. The number of jobs follows the number of threads;
+// the order in which any one result is summed does not depend on it.
 struct TapSumPlan {
   TapSumPlan(const TapSum& sum, const Resources& resources);
 
@@ -59,6 +60,7 @@ struct TapSumPlan {
   std::vector<Phase> phases;
   int64_t channel_blocks;   // the dst channels are cut into this many
   int64_t max_channels;     // in one of them
+  int64_t counted_channels; // what the summation's blocks are sized for: never fewer than a job has
   int64_t gathered_steps;   // of the summation that a block of gathered pixels holds
   int64_t most_blocks = 0;  // of any phase
   int64_t spans;
@@ -69,7 +71,7 @@ struct TapSumPlan {
  private:
   BoxPlan plan_box(const Box& box) const;
   void make_phases();
-  void spread_jobs();
+  void spread_jobs(int threads);
 };
 
 }  // namespace mxd::cpu

@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 SANITIZER = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
+SANITIZER += ["-Wno-maybe-uninitialized"]  # at -O1, of vectors that are filled lane by lane
 # Flags of the compiler beyond setup.py's, and arguments of the program.
 VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "plain": ([], []),
