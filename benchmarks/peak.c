@@ -13,22 +13,22 @@
 #endif
 #define CHAINS 12  // more than latency times ports, few enough for 16 registers
 
-#define DEFINE_PEAK(type)                                                \
-  double peak_##type(long rounds) {                                      \
-    typedef type vec __attribute__((vector_size(BYTES)));                \
-    const vec zero = {0};                                                \
-    vec chain[CHAINS];                                                   \
-    const vec a = zero + (type)0.999, b = zero + (type)0.001;            \
-    for (int c = 0; c < CHAINS; ++c) chain[c] = zero + (type)c;          \
-    for (long r = 0; r < rounds; ++r) {                                  \
-      _Pragma("GCC unroll 16") for (int c = 0; c < CHAINS; ++c) {        \
-        chain[c] = chain[c] * a + b;                                     \
-        __asm__ volatile("" : KEEP(chain[c]));                           \
-      }                                                                  \
-    }                                                                    \
-    volatile type keep = 0;                                              \
-    for (int c = 0; c < CHAINS; ++c) keep += chain[c][0];                \
-    return 2.0 * CHAINS * (BYTES / sizeof(type)) * (double)rounds;       \
+#define DEFINE_PEAK(type)                                                                \
+  double peak_##type(long rounds) {                                                      \
+    typedef type vec __attribute__((vector_size(BYTES)));                                \
+    const vec zero = {0};                                                                \
+    vec chain[CHAINS];                                                                   \
+    const vec a = zero + (type)0.999, b = zero + (type)0.001;                            \
+    _Pragma("GCC unroll 16") for (int c = 0; c < CHAINS; ++c) chain[c] = zero + (type)c; \
+    for (long r = 0; r < rounds; ++r) {                                                  \
+      _Pragma("GCC unroll 16") for (int c = 0; c < CHAINS; ++c) {                        \
+        chain[c] = chain[c] * a + b;                                                     \
+        __asm__ volatile("" : KEEP(chain[c]));                                           \
+      }                                                                                  \
+    }                                                                                    \
+    volatile type keep = 0;                                                              \
+    _Pragma("GCC unroll 16") for (int c = 0; c < CHAINS; ++c) keep += chain[c][0];       \
+    return 2.0 * CHAINS * (BYTES / sizeof(type)) * (double)rounds;                       \
   }
 
 DEFINE_PEAK(float)

@@ -119,8 +119,8 @@ void TapSumPlan::make_phases() {
   }
 }
 
-// Enough jobs for the threads: first by pixels, then, for small images, by channels. Every job packs
-// its weights, so one thread gets no more jobs than it must.
+// Enough jobs for the threads: first by pixels, then, for small images, by channels. Every job
+// packs its weights, so one thread gets no more jobs than it must.
 void TapSumPlan::spread_jobs(int threads) {
   for (const Phase& phase : phases) most_blocks = std::max(most_blocks, phase.blocks.count);
   const int64_t wanted = threads > 1 ? kJobsPerThread * threads : 1;

@@ -58,9 +58,10 @@ struct TapSumPlan {
 
   const TapSum& sum;
   std::vector<Phase> phases;
-  int64_t channel_blocks;   // the dst channels are cut into this many
-  int64_t max_channels;     // in one of them
-  int64_t counted_channels; // what the summation's blocks are sized for: never fewer than a job has
+  int64_t channel_blocks;  // the dst channels are cut into this many
+  int64_t max_channels;    // in one of them
+  int64_t
+      counted_channels;     // what the summation's blocks are sized for: never fewer than a job has
   int64_t gathered_steps;   // of the summation that a block of gathered pixels holds
   int64_t most_blocks = 0;  // of any phase
   int64_t spans;
