@@ -1,6 +1,7 @@
 #include "cpu/tap_sum.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -18,8 +19,11 @@ namespace {
 template <class Acc>
 class Worker {
  public:
-  explicit Worker(const TapSumPlan& plan)
+  // Sets `nonfinite` if it meets a weight that is not finite. `exact` says that one was met: see
+  // TapSumPlan::exact_blocks.
+  Worker(const TapSumPlan& plan, bool exact, std::atomic<bool>& nonfinite)
       : plan_(plan),
+        nonfinite_(nonfinite),
         sum_(plan.sum),
         kernels_(*plan.sum.kernels),
         scratch_(new Scratch(plan.scratch_bytes)) {
@@ -27,6 +31,9 @@ class Worker {
     source_ = scratch_->template take<Acc>(kBlockElements);
     acc_ = scratch_->template take<Acc>(kBlockElements);
     bias_ = scratch_->template take<Acc>(plan.max_channels);
+    for (const Phase& phase : plan.phases) {
+      if (exact) exact_.push_back(plan.exact_blocks(phase));
+    }
   }
 
   void operator()(int64_t job) {
@@ -40,16 +47,12 @@ class Worker {
                                              : Panels::of_cols(kernels_, channels);
     load_bias(channels);
     if (plan_.weights_resident) pack_all_weights();
-    std::vector<Blocks> exact;
-    if (!weights_finite()) {
-      for (const Phase& phase : plan_.phases) exact.push_back(plan_.exact_blocks(phase));
-    }
     // The phases take turns, a small part of the share each.
     const int64_t turns = ceil_div(plan_.most_blocks, plan_.spans);
     for (int64_t turn = span * turns; turn < (span + 1) * turns; ++turn) {
       for (const Phase& phase : plan_.phases) {
         const size_t p = size_t(&phase - plan_.phases.data());
-        run_share(phase, exact.empty() ? phase.blocks : exact[p], turn, plan_.spans * turns);
+        run_share(phase, exact_.empty() ? phase.blocks : exact_[p], turn, plan_.spans * turns);
       }
     }
   }
@@ -114,6 +117,7 @@ class Worker {
         dst += steps * width;
       }
     }
+    look_for_nonfinite(panel_steps * channels_.padded_total());
   }
 
   // The same for all taps and channels, in the order of the kernel.
@@ -142,6 +146,7 @@ class Worker {
                       channels_.present(panel), sum_.weight_dst, taps, stride[2]);
       }
     }
+    look_for_nonfinite(taps * sum_.src_channels * channels_.padded_total());
   }
 
   AxisTaps whole_axis(int a) const {
@@ -151,7 +156,8 @@ class Worker {
     return taps;
   }
 
-  bool packed_finite(int64_t elements) const {
+  // Looks at the first `elements` packed weights: a product with 0 that is not 0 gives them away.
+  void look_for_nonfinite(int64_t elements) {
     constexpr int kLanes = 16;  // independent sums, for the compiler to vectorise
     Acc sums[kLanes] = {};
     int64_t i = 0;
@@ -159,28 +165,7 @@ class Worker {
       for (int l = 0; l < kLanes; ++l) sums[l] += weights_[i + l] * Acc(0);
     }
     for (; i < elements; ++i) sums[0] += weights_[i] * Acc(0);
-    return std::all_of(sums, sums + kLanes, [](Acc sum) { return sum == 0; });
-  }
-
-  // Whether all weights of the job are finite. See TapSumPlan::exact_blocks.
-  bool weights_finite() {
-    if (plan_.weights_resident) {
-      return packed_finite(sum_.taps() * sum_.src_channels * channels_.padded_total());
-    }
-    for (const Phase& phase : plan_.phases) {
-      list_taps(phase, {{0, 0, 0, phase.axis[0]->tap_count},
-                        {0, 0, 0, phase.axis[1]->tap_count},
-                        {0, 0, 0, phase.axis[2]->tap_count}});
-      for (const Tap& tap : box_taps_) {
-        taps_.assign(1, tap);
-        for (int64_t c = 0; c < sum_.src_channels; c += plan_.gathered_steps) {
-          const int64_t end = std::min(c + plan_.gathered_steps, sum_.src_channels);
-          pack_weights(taps_, c, end);
-          if (!packed_finite((end - c) * channels_.padded_total())) return false;
-        }
-      }
-    }
-    return true;
+    if (!std::all_of(sums, sums + kLanes, [](Acc sum) { return sum == 0; })) nonfinite_ = true;
   }
 
   void run_share(const Phase& phase, const Blocks& blocks, int64_t share, int64_t shares) {
@@ -365,6 +350,7 @@ class Worker {
   }
 
   const TapSumPlan& plan_;
+  std::atomic<bool>& nonfinite_;
   const TapSum& sum_;
   const Kernels& kernels_;
   std::unique_ptr<Scratch> scratch_;
@@ -372,6 +358,7 @@ class Worker {
   Acc* source_;
   Acc* acc_;
   Acc* bias_;
+  std::vector<Blocks> exact_;  // of each phase; empty unless asked for
   // The job at hand.
   int64_t group_ = 0;
   int64_t channel_begin_ = 0;
@@ -394,6 +381,18 @@ void narrow_kernel(TapSum& sum) {
     sum.first_tap[a] = first;
     sum.kernel[a] = last - first + 1;
     sum.weight += first * sum.weight_tap[a] * sum.kernels->elem_bytes;
+  }
+}
+
+template <class Acc>
+void run_jobs(const TapSumPlan& plan, const Resources& resources) {
+  std::atomic<bool> nonfinite{false};
+  for_each_job(*resources.threads, plan.jobs(),
+               [&] { return Worker<Acc>(plan, /*exact=*/false, nonfinite); });
+  // All jobs again, whichever met the weight: how they share the channels depends on the threads.
+  if (nonfinite) {
+    for_each_job(*resources.threads, plan.jobs(),
+                 [&] { return Worker<Acc>(plan, /*exact=*/true, nonfinite); });
   }
 }
 
@@ -463,9 +462,9 @@ void run_tap_sum(const TapSum& sum, const Resources& resources) {
                    sum.dst_size);
   }
   if (sum.kernels->acc_bytes == 8) {
-    for_each_job(*resources.threads, plan.jobs(), [&plan] { return Worker<double>(plan); });
+    run_jobs<double>(plan, resources);
   } else {
-    for_each_job(*resources.threads, plan.jobs(), [&plan] { return Worker<float>(plan); });
+    run_jobs<float>(plan, resources);
   }
 }
 
