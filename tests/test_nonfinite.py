@@ -91,3 +91,24 @@ def test_intruder_in_every_dtype(isa: str, dtype: torch.dtype, intruder: float) 
         operands.data.select(-1, 0).fill_(intruder)
         for name, engine, direct in passes(problem, "data"):
             assert same(engine(operands), direct(operands).to(dtype).double()), name
+
+
+def test_other_channels_do_not_depend_on_threads(restored_threads: None) -> None:
+    """A weight that is not finite changes how its call is summed: for all of it, or the results of
+    other channels would depend on how the threads share them."""
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(1, 24, 40, 40, generator=generator)
+    weight = torch.randn(24, 150, 4, 4, generator=generator)
+    weight[3, 7, 1, 2] = torch.inf
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(
+            torch.ops.mxdeconv.deconvolution(
+                *(data, weight, None, (2, 2), (1, 1), (1, 1), (0, 0), 1, 512, None, False)
+            )
+        )
+    assert torch.isfinite(results[0][:, 8:]).all()
+    for result in results[1:]:
+        assert torch.equal(result.isnan(), results[0].isnan())
+        assert torch.equal(result.nan_to_num(), results[0].nan_to_num())
