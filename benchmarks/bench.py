@@ -1,4 +1,4 @@
-"""mxdeconv beside torch (and MXNet, where it is installed) on layers that people run.
+"""mxdeconv beside torch, and MXNet (float32, NCHW) where it is installed, on real layers.
 
     python benchmarks/bench.py                       # float32, NCHW, one thread
     python benchmarks/bench.py --dtype bfloat16 --channels-last --layers 'dcgan|unet'
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from math import prod
 
 import torch
@@ -177,7 +178,7 @@ def run(
         problem = layer.problem
         tensors = Tensors(problem, dtype, args.channels_last)
         backends = {"mxdeconv": ours(problem, tensors), "torch": torchs(problem, tensors)}
-        if args.mxnet and dtype is torch.float32 and not args.channels_last:
+        if find_spec("mxnet") and dtype is torch.float32 and not args.channels_last:
             backends["mxnet"] = mxnets(problem, tensors)
         for pass_name in args.passes:
             calls = {name: b[pass_name] for name, b in backends.items() if pass_name in b}
@@ -241,7 +242,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--least", type=float, default=0.02, help="seconds per round and backend")
-    parser.add_argument("--mxnet", action="store_true", help="time MXNet too (float32, NCHW)")
     parser.add_argument("--json", help="append JSON lines to this file")
     return parser.parse_args()
 

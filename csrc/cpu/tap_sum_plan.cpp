@@ -17,6 +17,10 @@ constexpr int64_t kJobsPerThread = 4;
 constexpr double kGatherRows = 10;
 constexpr double kStepGatherRows = 18;
 
+// A shifted block holds a grid for each residue of the source index: beyond so many on one axis
+// there is too little in each.
+constexpr int64_t kMostResidues = 64;
+
 // A shifted block must hold this many channels to be worth its overhead.
 constexpr int64_t kLeastShiftedChannels = 8;
 
@@ -71,6 +75,9 @@ Blocks TapSumPlan::exact_blocks(const Phase& phase) const {
 BoxPlan TapSumPlan::plan_box(const Box& box) const {
   BoxPlan plan{box, false, {1, 1, 1}, ceil_div(box.pixels(), kGatheredPixels)};
   if (sum.lanes != Lanes::kPixels || box.pixels() == 0) return plan;
+  for (int a = 0; a < kAxes; ++a) {
+    if (std::min(box.region[a].taps(), box.taps[a]->src_step) > kMostResidues) return plan;
+  }
   // The block grows from the innermost axis outwards while its positions fit.
   const Kernels& kernels = *sum.kernels;
   const ShiftedGrid one(box, plan.size, kernels);
