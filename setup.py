@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,16 +45,17 @@ class Build(BuildExtension):
     def build_extensions(self) -> None:
         if not is_ninja_available():
             sys.exit("mxdeconv: ninja must be installed for the build: pip install ninja")
+        compiler = os.environ.get("CXX", "c++").split()[0]
+        if shutil.which(compiler) is None:
+            sys.exit(
+                "mxdeconv: a C++17 compiler must be installed for the build, or named with CXX= "
+                f"(Debian, Ubuntu: apt install g++), got {compiler}, which is not there"
+            )
         print(
             f"mxdeconv: building for torch {torch.__version__}: CPU engine "
             f"({', '.join(['baseline', *ISAS])}); leaving out CUDA (not part of this version)"
         )
-        try:
-            super().build_extensions()
-        except Exception as error:
-            if "g++" in str(error) or "compiler" in str(error).lower():
-                print(f"mxdeconv: a C++17 compiler (g++ or clang++) is needed: {error}")
-            raise
+        super().build_extensions()
 
     def build_extension(self, ext: CppExtension) -> None:
         build_dir = Path(self.build_temp)
