@@ -16,7 +16,9 @@ PACKAGE = Path(mxdeconv.__file__).parent
 
 def import_error(folder: Path, prelude: str = "") -> str:
     """Last line of what a fresh interpreter says about the package in `folder`."""
-    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{prelude}\nimport mxdeconv"
+    # an editable installation would offer the real _C to any package of this name
+    alone = "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]"
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{alone}\n{prelude}\nimport mxdeconv"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     return done.stderr.strip().splitlines()[-1]
