@@ -18,7 +18,6 @@ ShiftedGrid::ShiftedGrid(const Box& box, const int64_t (&size)[kAxes], const Ker
     const AxisTaps& taps = *box.taps[a];
     axis.taps = &taps;
     axis.first_tap = box.region[a].tap_begin;
-    int64_t most_shift = 0;
     for (int64_t tap = box.region[a].tap_begin; tap < box.region[a].tap_end; ++tap) {
       const int64_t index = taps.src_begin + tap * taps.src_tap_step;
       const int64_t shift = floor_div(index, taps.src_step);
@@ -30,7 +29,7 @@ ShiftedGrid::ShiftedGrid(const Box& box, const int64_t (&size)[kAxes], const Ker
     }
     const auto range = std::minmax_element(axis.shift_of.begin(), axis.shift_of.end());
     axis.least_shift = *range.first;
-    most_shift = *range.second;
+    const int64_t most_shift = *range.second;
     for (int64_t& shift : axis.shift_of) shift -= axis.least_shift;
     axis.line = size[a] + most_shift - axis.least_shift;
     grids *= int64_t(axis.residues.size());

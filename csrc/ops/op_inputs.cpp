@@ -6,7 +6,6 @@
 #include <c10/util/Exception.h>
 #include <unistd.h>
 
-#include <limits>
 #include <sstream>
 
 namespace mxd::ops {
