@@ -2,8 +2,11 @@
 // per instruction set, see isa/). A driver sees these primitives per element type:
 //
 //   pack   copies a strided block of a tensor into a dense panel of the accumulate type;
+//   pack_scattered   the same, its steps put at any places;
+//   pack_shifted   packs a run of pixels once for every shift that taps read it at;
 //   gemm   multiplies two panels into a tile of accumulators;
 //   store  rounds a block of accumulators into a strided block of a tensor, adding the bias;
+//   interleave   merges lines of accumulators that alternate in memory;
 //   add_scaled, dot   work on rows of a single channel, where panels do not pay.
 //
 // Panels. A panel holds `width` rows-or-columns of one operand, k outermost:
@@ -22,12 +25,23 @@
 namespace mxd::cpu {
 
 // A stretch of the summation: `length` steps of the row panel, from step row_k, against as many
-// steps of the column operand, from element col_offset + col_k * col_stride.
+// steps of the column operand, from element col_offset + col_k * col_stride. The second vector of
+// columns lies `second` elements behind the first; 0 means right behind it.
 struct Segment {
   int64_t row_k;
   int64_t col_k;
   int64_t col_offset;
   int64_t length;
+  int64_t second = 0;
+};
+
+// One of several shifted readings of a run of elements: of those, [begin, end) exist, and
+// 0 <= begin <= end <= count.
+struct ShiftedRun {
+  int64_t dst;
+  int64_t src;
+  int64_t begin;
+  int64_t end;
 };
 
 struct Kernels {
@@ -43,8 +57,19 @@ struct Kernels {
   void (*pack)(void* dst, int64_t width, const void* src, int64_t rows, int64_t i_stride,
                int64_t steps, int64_t k_stride);
 
+  // dst[dst_offsets[k] + i] = src[i * i_stride + k * k_stride] for i < rows, k < steps.
+  void (*pack_scattered)(void* dst, const int64_t* dst_offsets, const void* src, int64_t rows,
+                         int64_t i_stride, int64_t steps, int64_t k_stride);
+
+  // For each shifted run r, each k < steps and each i < count:
+  //     dst[r.dst + k * width + i] = src[r.src + i * i_stride + k * k_stride]
+  // where r.begin <= i < r.end, and 0 elsewhere. One step after the other, since the runs of a step
+  // overlap in memory.
+  void (*pack_shifted)(void* dst, int64_t width, const void* src, int64_t count, int64_t i_stride,
+                       int64_t steps, int64_t k_stride, const ShiftedRun* runs, int64_t run_count);
+
   // tile[r * tile_stride + c] (+)= sum over the segments of
-  //     row[k * rows + r] * col[col_offset + k * col_stride + c],
+  //     row[k * rows + r] * col[col_offset + k * col_stride + c],   c < vector; see Segment for more
   // summed in the order of the segments. 1 <= rows <= max_rows; cols is `vector` or `cols`. Adds
   // to the tile if `accumulate`, else overwrites it. No alignment is asked for.
   void (*gemm)(int rows, int cols, const void* row_panel, const void* col_operand,
@@ -57,6 +82,10 @@ struct Kernels {
   void (*store)(void* dst, int64_t row_stride, int64_t col_stride, const void* acc,
                 int64_t acc_row_stride, int64_t rows, int64_t cols, const void* bias,
                 int64_t bias_row_stride, int64_t bias_col_stride);
+
+  // dst[i * row_count + r] = rows[r][i] for i < count; rows and dst of the accumulate type. Counts in
+  // whole vectors: reads and writes as if count were rounded up to one.
+  void (*interleave)(void* dst, const void* const* rows, int64_t row_count, int64_t count);
 
   // acc[i] += factor * src[i * src_stride] for i < count; acc of the accumulate type.
   void (*add_scaled)(void* acc, const void* src, int64_t src_stride, double factor, int64_t count);

@@ -8,6 +8,7 @@ namespace {
 
 using mxd::cpu::Kernels;
 using mxd::cpu::Segment;
+using mxd::cpu::ShiftedRun;
 
 // Register tile. The accumulators (rows x 2 vectors), the two column vectors and one broadcast
 // must fit the register file: 32 vectors with AVX-512 and on aarch64, 16 otherwise.
@@ -32,15 +33,24 @@ void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec<Acc>{};
   }
+  if (accumulate) {  // by the time the sums are added the tile has come from wherever it was
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) __builtin_prefetch(tile + r * tile_stride + v * kLanes, 1);
+    }
+  }
   for (int64_t s = 0; s < segment_count; ++s) {
     const Acc* row = row_panel + segments[s].row_k * kRows;
     const Acc* col = col_operand + segments[s].col_offset + segments[s].col_k * col_stride;
     const int64_t length = segments[s].length;
+    [[maybe_unused]] const Acc* second =
+        col + (segments[s].second ? segments[s].second : int64_t(kLanes));
 #pragma GCC unroll 1
     for (int64_t k = 0; k < length; ++k) {
       Vec<Acc> c[kVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) c[v] = load<Acc>(col + v * kLanes);
+      c[0] = load<Acc>(col);
+      if constexpr (kVectors == 2) c[1] = load<Acc>(second);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -48,6 +58,7 @@ void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
       }
       row += kRows;
       col += col_stride;
+      if constexpr (kVectors == 2) second += col_stride;
     }
   }
 #pragma GCC unroll 16
@@ -129,11 +140,13 @@ void pack_runs(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t step
   }
 }
 
-// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers. At the
-// edges absent rows repeat the last one, absent steps are zero, and neither is written.
-template <int kStride, class T, class Acc>
-void pack_transposed(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t i_stride,
-                     int64_t steps) {
+// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers, and step
+// k is written to place(k). At the edges absent rows repeat the last one, absent steps are zero, and
+// neither is written.
+template <int kStride, class T, class Acc, class Place>
+inline __attribute__((always_inline)) void pack_squares(const Place& place, const T* src,
+                                                        int64_t rows, int64_t i_stride,
+                                                        int64_t steps) {
   constexpr int kLanes = Simd<Acc>::kLanes;
   for (int64_t i = 0; i < rows; i += kLanes) {
     const int64_t present = rows - i < kLanes ? rows - i : kLanes;
@@ -148,10 +161,17 @@ void pack_transposed(Acc* dst, int64_t width, const T* src, int64_t rows, int64_
       const int64_t written = steps - k < kLanes ? steps - k : kLanes;
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) {
-        if (r < written) store_count<Acc>(dst + (k + r) * width + i, square[r], present);
+        if (r < written) store_count<Acc>(place(k + r) + i, square[r], present);
       }
     }
   }
+}
+
+template <int kStride, class T, class Acc>
+void pack_transposed(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t i_stride,
+                     int64_t steps) {
+  pack_squares<kStride, T, Acc>([=](int64_t k) { return dst + k * width; }, src, rows, i_stride,
+                                steps);
 }
 
 template <class T, class Acc>
@@ -181,6 +201,99 @@ void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows,
     pack_transposed<2, T, Acc>(dst, width, src, rows, i_stride, steps);
   } else {
     pack_gather<T, Acc>(dst, width, src, rows, i_stride, steps, k_stride);
+  }
+}
+
+template <class T>
+void pack_scattered(void* opaque_dst, const int64_t* dst_offsets, const void* opaque_src,
+                    int64_t rows, int64_t i_stride, int64_t steps, int64_t k_stride) {
+  using Acc = typename AccOf<T>::Type;
+  Acc* dst = static_cast<Acc*>(opaque_dst);
+  const T* src = static_cast<const T*>(opaque_src);
+  if (k_stride == 1 && rows >= 4 && steps >= 4) {
+    pack_squares<1, T, Acc>([=](int64_t k) { return dst + dst_offsets[k]; }, src, rows, i_stride,
+                            steps);
+    return;
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t k = 0; k < steps; ++k) {
+      dst[dst_offsets[k] + i] = to_acc(src[i * i_stride + k * k_stride]);
+    }
+  }
+}
+
+// One vector of a shifted run: lanes [begin, end) from elements `kStride` apart, zeros elsewhere.
+template <int kStride, class T>
+inline __attribute__((always_inline)) auto load_range(const T* p, int64_t begin, int64_t end) {
+  using Acc = typename AccOf<T>::Type;
+  constexpr int64_t kLanes = Simd<Acc>::kLanes;
+  if (begin <= 0 && end >= kLanes) return load_strided<kStride>(p, kLanes);
+  Vec<Acc> v{};
+  if (begin < 0) begin = 0;
+  if (end > kLanes) end = kLanes;
+  if (begin < end) v = shift_up<Acc>(load_strided<kStride>(p + begin * kStride, end - begin), begin);
+  return v;
+}
+
+// Elements `kStride` apart along i, all shifts of one step before the next step.
+template <int kStride, class T, class Acc>
+void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t count, int64_t steps,
+                       int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
+  constexpr int64_t kLanes = Simd<Acc>::kLanes;
+  constexpr int64_t kAhead = 8;  // steps; each reads another part of memory
+  for (int64_t k = 0; k < steps; ++k) {
+    for (int64_t r = 0; r < run_count; ++r) {
+      const T* from = src + runs[r].src;
+      Acc* to = dst + runs[r].dst;
+      for (int64_t i = 0; i < count; i += kLanes) {
+        __builtin_prefetch(from + i * kStride + kAhead * k_stride);
+        const Vec<Acc> v =
+            load_range<kStride>(from + i * kStride, runs[r].begin - i, runs[r].end - i);
+        store_count<Acc>(to + i, v, count - i);
+      }
+    }
+    dst += width;
+    src += k_stride;
+  }
+}
+
+template <class T>
+void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64_t count,
+                  int64_t i_stride, int64_t steps, int64_t k_stride, const ShiftedRun* runs,
+                  int64_t run_count) {
+  using Acc = typename AccOf<T>::Type;
+  Acc* dst = static_cast<Acc*>(opaque_dst);
+  const T* src = static_cast<const T*>(opaque_src);
+  if (i_stride == 1) {
+    pack_shifted_runs<1, T, Acc>(dst, width, src, count, steps, k_stride, runs, run_count);
+  } else if (k_stride == 1 && steps >= 4 && count >= 4) {
+    for (int64_t r = 0; r < run_count; ++r) {
+      const ShiftedRun& run = runs[r];
+      Acc* to = dst + run.dst;
+      if (run.begin > 0 || run.end < count) {
+        for (int64_t k = 0; k < steps; ++k) {
+          for (int64_t i = 0; i < count; ++i) {
+            if (i < run.begin || i >= run.end) to[k * width + i] = 0;
+          }
+        }
+      }
+      if (run.begin < run.end) {
+        pack_transposed<1, T, Acc>(to + run.begin, width, src + run.src + run.begin * i_stride,
+                           run.end - run.begin, i_stride, steps);
+      }
+    }
+  } else if (i_stride == 2) {
+    pack_shifted_runs<2, T, Acc>(dst, width, src, count, steps, k_stride, runs, run_count);
+  } else {
+    for (int64_t k = 0; k < steps; ++k) {
+      for (int64_t r = 0; r < run_count; ++r) {
+        const T* from = src + runs[r].src + k * k_stride;
+        Acc* to = dst + runs[r].dst + k * width;
+        for (int64_t i = 0; i < runs[r].begin; ++i) to[i] = 0;
+        for (int64_t i = runs[r].begin; i < runs[r].end; ++i) to[i] = to_acc(from[i * i_stride]);
+        for (int64_t i = runs[r].end; i < count; ++i) to[i] = 0;
+      }
+    }
   }
 }
 
@@ -252,6 +365,68 @@ double dot(const void* opaque_a, int64_t a_stride, const void* opaque_b, int64_t
   return total;
 }
 
+// ---- interleave ---------------------------------------------------------------------------
+
+// a0 b0 a1 b1 ...: the first and the second vector of it.
+template <class Acc>
+inline __attribute__((always_inline)) void zip(Vec<Acc> a, Vec<Acc> b, Vec<Acc>* out) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  typename LaneIndex<Acc>::Vec low, high;
+  for (int i = 0; i < kLanes; ++i) {
+    low[i] = i / 2 + (i % 2) * kLanes;
+    high[i] = low[i] + kLanes / 2;
+  }
+  out[0] = shuffle(a, b, low);
+  out[1] = shuffle(a, b, high);
+}
+
+template <class Acc>
+void interleave(void* opaque_dst, const void* const* opaque_rows, int64_t row_count,
+                int64_t count) {
+  constexpr int64_t kLanes = Simd<Acc>::kLanes;
+  Acc* dst = static_cast<Acc*>(opaque_dst);
+  const auto row = [&](int64_t r) { return static_cast<const Acc*>(opaque_rows[r]); };
+  if (row_count == 2) {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      Vec<Acc> merged[2];
+      zip<Acc>(load<Acc>(row(0) + i), load<Acc>(row(1) + i), merged);
+      store<Acc>(dst + i * 2, merged[0]);
+      store<Acc>(dst + i * 2 + kLanes, merged[1]);
+    }
+    return;
+  }
+  if (row_count == 4) {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      Vec<Acc> even[2], odd[2];
+      zip<Acc>(load<Acc>(row(0) + i), load<Acc>(row(2) + i), even);
+      zip<Acc>(load<Acc>(row(1) + i), load<Acc>(row(3) + i), odd);
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        Vec<Acc> merged[2];
+        zip<Acc>(even[half], odd[half], merged);
+        store<Acc>(dst + i * 4 + half * 2 * kLanes, merged[0]);
+        store<Acc>(dst + i * 4 + half * 2 * kLanes + kLanes, merged[1]);
+      }
+    }
+    return;
+  }
+  for (int64_t r = 0; r < row_count; r += kLanes) {
+    const int64_t present = row_count - r < kLanes ? row_count - r : kLanes;
+    for (int64_t i = 0; i < count; i += kLanes) {
+      Vec<Acc> square[kLanes];
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) {
+        square[l] = load<Acc>(row(r + (l < present ? l : present - 1)) + i);
+      }
+      transpose<Acc>(square);
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) {
+        store_count<Acc>(dst + (i + l) * row_count + r, square[l], present);
+      }
+    }
+  }
+}
+
 // ---- store --------------------------------------------------------------------------------
 
 template <class T>
@@ -294,8 +469,11 @@ constexpr Kernels kernels_of(const char* isa) {
           int64_t(sizeof(Acc)),
           int64_t(sizeof(T)),
           pack<T>,
+          pack_scattered<T>,
+          pack_shifted<T>,
           gemm<Acc>,
           store_block<T>,
+          interleave<Acc>,
           add_scaled<T>,
           dot<T>};
 }

@@ -24,6 +24,10 @@ class Panels {
     const int64_t rest = total - (count - 1) * kernels.cols;
     return Panels(total, count, kernels.cols, 0, rest <= kernels.vector ? kernels.vector : 0);
   }
+  // Panels of a single vector: the gemm primitive takes any two of them as the columns of a tile.
+  static Panels of_vectors(const Kernels& kernels, int64_t total) {
+    return Panels(total, ceil_div(total, kernels.vector), kernels.vector, 0, 0);
+  }
 
   int64_t total() const { return total_; }
   int64_t count() const { return count_; }

@@ -2,143 +2,190 @@
 
 #include <algorithm>
 
+#include "cpu/gathered_block.h"
 #include "cpu/panels.h"
 #include "cpu/scratch.h"
-#include "cpu/shifted_block.h"
 
 namespace mxd::cpu {
 namespace {
 
+constexpr int64_t kColumns = 256;  // of a block
+constexpr int64_t kMostShifts = 64;  // of a chunk
 constexpr int64_t kJobsPerThread = 4;
 
-// What gathering adds to the multiply-adds of a pixel, in rows of the register tile: measured
-// 0.27 ns an element where the source is contiguous, 0.5 ns where it has a step, against 0.03 ns
-// for a row of the tile.
-constexpr double kGatherRows = 10;
-constexpr double kStepGatherRows = 18;
+// What packing a vector of the source costs, in rows of a register tile multiplied by a vector.
+constexpr double kPackRows = 12;
+// A chunk should have so many channels: one step of a segment costs less the more there are.
+constexpr int64_t kFairChannels = 16;
 
-// A shifted block holds a grid for each residue of the source index: beyond so many on one axis
-// there is too little in each.
-constexpr int64_t kMostResidues = 64;
+int64_t round_up(int64_t value, int64_t step) { return ceil_div(value, step) * step; }
 
-// A shifted block must hold this many channels to be worth its overhead.
-constexpr int64_t kLeastShiftedChannels = 8;
-
-std::vector<Box> boxes_of(const AxisTaps* const (&axis)[kAxes], int64_t batch,
-                          const std::vector<AxisRegion> (&regions)[kAxes]) {
-  std::vector<Box> boxes;
-  for (const AxisRegion& r0 : regions[0]) {
-    for (const AxisRegion& r1 : regions[1]) {
-      for (const AxisRegion& r2 : regions[2]) {
-        boxes.push_back({{axis[0], axis[1], axis[2]}, {r0, r1, r2}, batch});
-      }
-    }
-  }
-  return boxes;
-}
+int64_t groups_of(const ColumnGrid& grid, int a) { return int64_t(grid.axis(a).groups.size()); }
 
 }  // namespace
 
-TapSumPlan::TapSumPlan(const TapSum& tap_sum, const Resources& resources) : sum(tap_sum) {
-  const Kernels& kernels = *sum.kernels;
-  gathered_steps = kBlockBytes / (kGatheredPixels * kernels.acc_bytes);
-  const int64_t positions = sum.lanes == Lanes::kPixels ? kShiftedPositions : kGatheredPixels;
-  channel_blocks = ceil_div(sum.dst_channels, kBlockBytes / (positions * kernels.acc_bytes));
-  counted_channels =
-      ceil_div(ceil_div(sum.dst_channels, channel_blocks), kernels.cols) * kernels.cols;
-  make_phases();
-  spread_jobs(resources.threads->count());
-
-  max_channels = ceil_div(sum.dst_channels, channel_blocks);
-  const int64_t padded = ceil_div(max_channels, kernels.cols) * kernels.cols;
-  // In floating point: a kernel expanded from one element can have more taps than bytes exist.
-  const double all_weights = double(padded) * double(sum.kernel[0]) * double(sum.kernel[1]) *
-                             double(sum.kernel[2]) * double(sum.src_channels * kernels.acc_bytes);
-  const int64_t budget =
-      resources.workspace_bytes / std::max(resources.threads->count(), 1) - 3 * kBlockBytes;
-  weights_resident = all_weights <= double(std::max(budget, kBlockBytes));
-  weight_bytes = weights_resident ? int64_t(all_weights) : kBlockBytes;
-  scratch_bytes = align_up(weight_bytes) + 2 * align_up(kBlockBytes) +
-                  align_up(padded * kernels.acc_bytes) + kAlignment;
-}
-
-Blocks TapSumPlan::exact_blocks(const Phase& phase) const {
-  const std::vector<AxisRegion> regions[kAxes] = {
-      exact_regions(*phase.axis[0]), exact_regions(*phase.axis[1]), exact_regions(*phase.axis[2])};
-  Blocks blocks;
-  for (const Box& box : boxes_of(phase.axis, sum.batch, regions)) {
-    blocks.add({box, false, {}, ceil_div(box.pixels(), kGatheredPixels)});
-  }
-  return blocks;
-}
-
-BoxPlan TapSumPlan::plan_box(const Box& box) const {
-  BoxPlan plan{box, false, {1, 1, 1}, ceil_div(box.pixels(), kGatheredPixels)};
-  if (sum.lanes != Lanes::kPixels || box.pixels() == 0) return plan;
+TapSumPlan::TapSumPlan(const TapSum& tap_sum, const Resources& resources, bool exact)
+    : sum(tap_sum), grid(tap_sum, exact) {
+  bundles = groups_of(grid, 0) * groups_of(grid, 1) * groups_of(grid, 2);
+  most_rows = 1;
   for (int a = 0; a < kAxes; ++a) {
-    if (std::min(box.region[a].taps(), box.taps[a]->src_step) > kMostResidues) return plan;
+    size_t most = 1;
+    for (const PhaseGroup& group : grid.axis(a).groups) most = std::max(most, group.phases.size());
+    most_rows *= int64_t(most);
   }
-  // The block grows from the innermost axis outwards while its positions fit.
-  const Kernels& kernels = *sum.kernels;
-  const ShiftedGrid one(box, plan.size, kernels);
-  int64_t blocks = box.batch;
-  int64_t span = 1;   // positions from the first result to the last, so far
-  int64_t pitch = 1;  // positions from one result to the next on this axis
-  for (int a = kAxes - 1; a >= 0; --a) {
-    const int64_t fitting = std::min((kShiftedPositions - span) / pitch + 1, box.results(a));
-    const int64_t parts = ceil_div(box.results(a), fitting);
-    plan.size[a] = ceil_div(box.results(a), parts);
-    blocks *= ceil_div(box.results(a), plan.size[a]);
-    span += (plan.size[a] - 1) * pitch;
-    pitch *= plan.size[a] + one.line(a) - 1;
-    if (pitch > kBlockBytes) return plan;  // the taps reach too far
-  }
-  const ShiftedGrid grid(box, plan.size, kernels);
-  const int64_t channels = kBlockBytes / kernels.acc_bytes / grid.channel_elements();
-  if (channels < std::min(sum.src_channels, kLeastShiftedChannels)) return plan;
-  const double results = double(plan.size[0] * plan.size[1] * plan.size[2]);
-  const double waste =
-      double(Panels::of_cols(kernels, grid.positions()).padded_total()) / results - 1;
-  const double gathering = box.taps[2]->src_step == 1 ? kGatherRows : kStepGatherRows;
-  if (waste * double(sum.dst_channels) < gathering) {
-    plan.shifted = true;
-    plan.blocks = blocks;
-  }
-  return plan;
+  grouped = most_rows > 1;
+  cut_columns(exact);
+  cut_sum();
+  spread_jobs(resources.threads->count());
+  cut_rows();
+  place_weights(resources);
 }
 
-void TapSumPlan::make_phases() {
-  for (const AxisTaps& a0 : sum.axes[0]) {
-    for (const AxisTaps& a1 : sum.axes[1]) {
-      for (const AxisTaps& a2 : sum.axes[2]) {
-        Phase phase;
-        phase.axis[0] = &a0;
-        phase.axis[1] = &a1;
-        phase.axis[2] = &a2;
-        for (const Box& box :
-             boxes_of(phase.axis, sum.batch, {regions(a0), regions(a1), regions(a2)})) {
-          phase.blocks.add(plan_box(box));
-          phase.results += box.pixels();
-        }
-        phases.push_back(std::move(phase));
-      }
+Bundle TapSumPlan::bundle(int64_t index) const {
+  Bundle bundle;
+  for (int a = kAxes - 1; a >= 0; --a) {
+    bundle.group_index[a] = index % groups_of(grid, a);
+    bundle.group[a] = &grid.axis(a).groups[size_t(bundle.group_index[a])];
+    index /= groups_of(grid, a);
+  }
+  return bundle;
+}
+
+std::unique_ptr<ColumnBlock> TapSumPlan::block(int64_t index) const {
+  const Kernels& kernels = *sum.kernels;
+  if (lines) return std::make_unique<LineBlock>(grid, sum.src, kernels, line_cut_, index);
+  auto stretch =
+      std::upper_bound(stretches_.begin(), stretches_.end(), index,
+                       [](int64_t wanted, const Stretch& s) { return wanted < s.first_block; });
+  --stretch;
+  const int64_t begin = (index - stretch->first_block) * block_columns;
+  const int64_t columns = std::min(block_columns, stretch->columns - begin);
+  const Panels panels = sum.lanes == Lanes::kPixels ? Panels::of_vectors(kernels, columns)
+                                                    : Panels::of_rows(kernels, columns);
+  return std::make_unique<GatheredBlock>(grid, sum.src, stretch->first_column + begin, panels);
+}
+
+// Whether packing whole lines, less often, makes up for the lanes that they waste.
+bool TapSumPlan::lines_pay() const {
+  const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
+  if (line_cut_.channel_elements * std::min(sum.src_channels, kFairChannels) > source) return false;
+  const double columns = double(grid.axis(2).columns);
+  const double waste = double(line_cut_.row_vectors * sum.kernels->vector) / columns - 1;
+  const double block = double(line_cut_.block_rows * line_cut_.block_vectors * sum.kernels->vector);
+  const double saved = double(grid.shifts()) - double(line_cut_.channel_elements) / block;
+  return waste * double(sum.taps() * sum.dst_channels) < saved * kPackRows;
+}
+
+void TapSumPlan::cut_columns(bool exact) {
+  const Kernels& kernels = *sum.kernels;
+  // Rows that cannot be split: those of a bundle and one panel, or all of a bundle of groups.
+  const int64_t rows = sum.lanes != Lanes::kPixels ? kernels.cols
+                       : grouped ? most_rows * std::min(sum.dst_channels, int64_t(kernels.max_rows))
+                                 : int64_t(kernels.max_rows);
+  const int64_t fitting = kAccBytes / kernels.acc_bytes / rows / kernels.cols * kernels.cols;
+  block_columns = std::clamp(fitting, int64_t(kernels.cols), kColumns);
+  lines = false;
+  if (!exact && sum.lanes == Lanes::kPixels && grid.sections().size() == 1 &&
+      grid.sections()[0].run_axis == 2) {
+    line_cut_ = LineCut(grid, kernels, block_columns,
+                        kSourceBytes / kernels.acc_bytes /
+                            std::min(sum.src_channels, kFairChannels));
+    lines = lines_pay();
+  }
+  if (lines) {
+    block_columns = line_cut_.block_rows * line_cut_.block_vectors * kernels.vector;
+    blocks = line_cut_.blocks;
+    return;
+  }
+  if (!exact) {
+    const int64_t parts = ceil_div(grid.columns(), block_columns);
+    block_columns = round_up(ceil_div(grid.columns(), parts), kernels.cols);
+  }
+  blocks = 0;
+  const auto add = [&](int64_t first, int64_t columns) {
+    stretches_.push_back({first, columns, blocks, ceil_div(columns, block_columns)});
+    blocks += stretches_.back().blocks;
+  };
+  if (exact) {
+    for (const Section& section : grid.sections()) add(section.first, section.columns);
+  } else {
+    add(0, grid.columns());
+  }
+}
+
+void TapSumPlan::cut_sum() {
+  // Fixed sizes, because the order of summation must depend on the problem alone.
+  const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
+  chunk_shifts = lines ? grid.shifts() : std::min(grid.shifts(), kMostShifts);
+  const int64_t channel_elements = lines ? line_cut_.channel_elements : chunk_shifts * kColumns;
+  const int64_t parts =
+      ceil_div(sum.src_channels, std::max<int64_t>(source / channel_elements, 1));
+  for (int64_t part = 0; part < parts; ++part) {
+    const Range channels{sum.src_channels * part / parts, sum.src_channels * (part + 1) / parts};
+    for (int64_t first = 0; first < grid.shifts(); first += chunk_shifts) {
+      chunks.push_back({channels, {first, std::min(first + chunk_shifts, grid.shifts())}});
     }
   }
 }
 
-// Enough jobs for the threads: first by pixels, then, for small images, by channels. Every job
+// Enough jobs for the threads: first by columns, then, for small images, by channels. Every job
 // packs its weights, so one thread gets no more jobs than it must.
 void TapSumPlan::spread_jobs(int threads) {
-  for (const Phase& phase : phases) most_blocks = std::max(most_blocks, phase.blocks.count);
+  channel_blocks = ceil_div(sum.dst_channels, kMostChannels);
   const int64_t wanted = threads > 1 ? kJobsPerThread * threads : 1;
-  const int64_t most_spans = std::max<int64_t>(most_blocks, 1);
-  if (sum.groups * channel_blocks * most_spans < wanted) {
+  if (sum.groups * channel_blocks * blocks < wanted) {
     const int64_t narrowest = 4 * sum.kernels->max_rows;
     channel_blocks =
-        std::max(channel_blocks, std::min(ceil_div(wanted, sum.groups * most_spans),
+        std::max(channel_blocks, std::min(ceil_div(wanted, sum.groups * blocks),
                                           std::max<int64_t>(sum.dst_channels / narrowest, 1)));
   }
-  spans = std::min(most_blocks, ceil_div(wanted, sum.groups * channel_blocks));
+  spans = std::min(blocks, ceil_div(wanted, sum.groups * channel_blocks));
+  max_channels = ceil_div(sum.dst_channels, channel_blocks);
+}
+
+void TapSumPlan::cut_rows() {
+  const Kernels& kernels = *sum.kernels;
+  const bool pixel_lanes = sum.lanes == Lanes::kPixels;
+  const int64_t channels = grouped ? std::min(max_channels, int64_t(kernels.max_rows))
+                           : pixel_lanes ? kernels.max_rows
+                                         : kernels.cols;
+  const int64_t unit = round_up(block_columns, kernels.cols) * channels * most_rows;
+  const int64_t room = kAccBytes / kernels.acc_bytes;
+  slice_bundles = std::clamp(room / unit, int64_t(1), bundles);
+  // Whole lines of phases, which can be interleaved, if they fit.
+  const int64_t line = groups_of(grid, 2);
+  if (slice_bundles < bundles && slice_bundles >= line) slice_bundles -= slice_bundles % line;
+  slice_panels = std::max<int64_t>(room / (unit * slice_bundles), 1);
+}
+
+void TapSumPlan::place_weights(const Resources& resources) {
+  const Kernels& kernels = *sum.kernels;
+  const bool pixel_lanes = sum.lanes == Lanes::kPixels;
+  const int64_t padded = pixel_lanes ? max_channels : round_up(max_channels, kernels.cols);
+  int64_t most_channels = 0;
+  for (const Chunk& chunk : chunks) most_channels = std::max(most_channels, chunk.channel_count());
+  zero_bytes = align_up(most_channels * kernels.vector * kernels.acc_bytes);
+  const int64_t floor = kSourceBytes + zero_bytes + kAccBytes + kPanelBytes + kLineBytes +
+                        2 * align_up(padded * kernels.acc_bytes) + 8 * kAlignment;
+  // In floating point: a kernel expanded from one element can have more taps than bytes exist.
+  const double channel_bytes = double(sum.kernel[0]) * double(sum.kernel[1]) *
+                               double(sum.kernel[2]) * double(kernels.acc_bytes);
+  const double all = channel_bytes * double(padded) * double(sum.src_channels);
+  const Range channels = chunks.front().channels;
+  const double panel = channel_bytes * double(channels.end - channels.begin + 1) *
+                       double(pixel_lanes ? kernels.max_rows : kernels.cols);
+  const int64_t budget =
+      resources.workspace_bytes / std::max(resources.threads->count(), 1) - (floor - kPanelBytes);
+  const bool panel_fits =
+      !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&
+      panel <= double(kPanelBytes);
+  if (all <= double(kPanelBytes) || (all <= double(budget) && !(panel_fits && blocks == spans))) {
+    home = WeightHome::kResident;
+  } else {
+    home = panel_fits ? WeightHome::kPerPanel : WeightHome::kPerBundle;
+  }
+  weight_bytes = home == WeightHome::kResident ? int64_t(all) : kPanelBytes;
+  scratch_bytes = floor - kPanelBytes + align_up(weight_bytes);
 }
 
 }  // namespace mxd::cpu

@@ -1,78 +1,95 @@
-// How a tap sum is cut into jobs, and those into blocks.
+// How a tap sum is cut into jobs, those into blocks of columns, and a block's sum into chunks.
 #pragma once
 
+#include <memory>
 #include <vector>
 
-#include "cpu/box.h"
+#include "cpu/column_block.h"
+#include "cpu/column_grid.h"
+#include "cpu/line_block.h"
 #include "cpu/tap_sum.h"
 
 namespace mxd::cpu {
 
-// Block sizes. The packed source and the accumulators of a block each take a quarter of the 1 MiB
-// scratch floor, which is also a quarter of a common L2 cache. They are fixed, because the order
-// of summation must depend on the problem alone.
-constexpr int64_t kBlockBytes = int64_t(1) << 18;
-constexpr int64_t kGatheredPixels = 256;
-constexpr int64_t kShiftedPositions = 512;
+// A worker's scratch but for resident weights: together within the 1 MiB floor.
+constexpr int64_t kSourceBytes = int64_t(1) << 19;  // the packed source of a chunk
+constexpr int64_t kAccBytes = int64_t(1) << 18;     // the accumulators of a slice
+constexpr int64_t kPanelBytes = int64_t(1) << 17;   // weights of one panel, packed where needed
+constexpr int64_t kLineBytes = int64_t(1) << 16;    // a line of results, its phases interleaved
+constexpr int64_t kMostChannels = 2048;             // dst channels of a job
 
-// A box and how its source is brought to the tiles.
-struct BoxPlan {
-  Box box;
-  bool shifted;         // ShiftedGrid; else PixelBlock
-  int64_t size[kAxes];  // results per block, if shifted
-  int64_t blocks;
-  int64_t first_block = 0;
-};
+// What the rows of a product stand for: a group of phases on each axis (see ColumnGrid) times the
+// dst channels, in the order (phase 0, phase 1, channel, phase 2).
+struct Bundle {
+  int64_t group_index[kAxes];
+  const PhaseGroup* group[kAxes];
 
-// The boxes of a phase, their blocks numbered through.
-struct Blocks {
-  void add(BoxPlan plan) {
-    plan.first_block = count;
-    count += plan.blocks;
-    boxes.push_back(plan);
+  int64_t phases() const {
+    return int64_t(group[0]->phases.size() * group[1]->phases.size() * group[2]->phases.size());
   }
-
-  std::vector<BoxPlan> boxes;
-  int64_t count = 0;
+  int64_t taps() const { return group[0]->taps * group[1]->taps * group[2]->taps; }
+  // The row of a phase (by its place in each group) and a channel.
+  int64_t row(int64_t i0, int64_t i1, int64_t channel, int64_t i2, int64_t channels) const {
+    const int64_t n1 = int64_t(group[1]->phases.size());
+    const int64_t n2 = int64_t(group[2]->phases.size());
+    return ((i0 * n1 + i1) * channels + channel) * n2 + i2;
+  }
 };
 
-struct Phase {
-  const AxisTaps* axis[kAxes];
-  Blocks blocks;
-  int64_t results = 0;  // that some tap reaches: those in the boxes
+// Where packed weights are kept.
+enum class WeightHome {
+  kResident,   // all of a job's, packed before its first block
+  kPerPanel,   // all taps of a panel's channels and a chunk, packed when they are needed
+  kPerBundle,  // one bundle's taps of a panel and a chunk, packed when they are needed
 };
 
-// A job is a share (span) of the blocks of every phase, for one block of channels of one group: it
-// packs their weights once, and visits the phases in turn, so that results which interleave in
-// memory are written while they are in cache. The number of jobs follows the number of threads;
-// the order in which any one result is summed does not depend on it.
-struct TapSumPlan {
-  TapSumPlan(const TapSum& sum, const Resources& resources);
+// A job is a block of channels of one group times a share (span) of the columns. The number of jobs
+// follows the number of threads; the order in which any one result is summed does not depend on it.
+class TapSumPlan {
+ public:
+  // `exact`: no zero stands for a missing source pixel. A weight that is not finite would turn such
+  // a zero into a NaN that the sum over the existing pixels does not have.
+  TapSumPlan(const TapSum& sum, const Resources& resources, bool exact);
 
   int64_t jobs() const { return sum.groups * channel_blocks * spans; }
-
-  // The boxes of a phase cut so finely that no zero stands for a missing source pixel. A weight
-  // that is not finite would turn such a zero into a NaN that the sum over the existing pixels
-  // does not have.
-  Blocks exact_blocks(const Phase& phase) const;
+  Bundle bundle(int64_t index) const;
+  std::unique_ptr<ColumnBlock> block(int64_t index) const;
 
   const TapSum& sum;
-  std::vector<Phase> phases;
-  int64_t channel_blocks;  // the dst channels are cut into this many
-  int64_t max_channels;    // in one of them
-  int64_t
-      counted_channels;     // what the summation's blocks are sized for: never fewer than a job has
-  int64_t gathered_steps;   // of the summation that a block of gathered pixels holds
-  int64_t most_blocks = 0;  // of any phase
+  const ColumnGrid grid;
+  bool grouped;        // some bundle has several phases
+  int64_t bundles;
+  int64_t most_rows;   // of a bundle, for one channel
+  bool lines;             // LineBlock; else GatheredBlock
+  int64_t block_columns;  // at most
+  int64_t blocks;
+  std::vector<Chunk> chunks;
+  int64_t chunk_shifts;
+  int64_t channel_blocks;
+  int64_t max_channels;  // dst channels of a job
   int64_t spans;
-  bool weights_resident;  // a job's packed weights fit: packed once per job, not per block
+  // A slice of the rows is what the accumulators hold: so many panels of channels of so many
+  // bundles.
+  int64_t slice_panels;
+  int64_t slice_bundles;
+  int64_t zero_bytes;  // a vector of zeros for every channel of a chunk
+  WeightHome home;
   int64_t weight_bytes;
   int64_t scratch_bytes;
 
  private:
-  BoxPlan plan_box(const Box& box) const;
-  void make_phases();
+  void cut_columns(bool exact);
+  bool lines_pay() const;
+  void cut_sum();
   void spread_jobs(int threads);
+  void cut_rows();
+  void place_weights(const Resources& resources);
+
+  struct Stretch {
+    int64_t first_column, columns, first_block, blocks;
+  };
+  LineCut line_cut_;
+  std::vector<Stretch> stretches_;  // gathered blocks do not reach across their ends
 };
 
 }  // namespace mxd::cpu

@@ -38,6 +38,16 @@ inline __attribute__((always_inline)) auto even_lanes(Vec<Acc> a, Vec<Acc> b) {
   return shuffle(a, b, index);
 }
 
+// Lane i of the result is lane i - by of v, and zero for i < by.
+template <class Acc>
+inline __attribute__((always_inline)) Vec<Acc> shift_up(Vec<Acc> v, int64_t by) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  typename LaneIndex<Acc>::Vec index;
+  for (int i = 0; i < kLanes; ++i) index[i] = i + kLanes;
+  index -= typename LaneIndex<Acc>::Vec{} + decltype(index[0] + 0)(by);
+  return shuffle(Vec<Acc>{}, v, index);
+}
+
 // Transpose of a square of vectors, by log2(lanes) rounds of butterfly exchanges.
 
 // Exchanges the off-diagonal blocks of size `kBlock` of rows a (upper) and b (lower):

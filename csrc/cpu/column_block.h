@@ -1,0 +1,50 @@
+// A block of columns of a ColumnGrid: its source, packed for the tiles, and what its columns are.
+#pragma once
+
+#include <vector>
+
+#include "cpu/column_grid.h"
+#include "cpu/panels.h"
+
+namespace mxd::cpu {
+
+// Columns that follow each other on one axis (or in the batch).
+struct ColumnRun {
+  int64_t column;  // of the first, within the block
+  int64_t length;
+  int64_t batch;
+  int64_t at[kAxes];  // the first one's column on each axis
+  int axis;           // -1: the batch
+};
+
+// A part of the channels and of the shifts: one step of the summation.
+struct Chunk {
+  Range channels;
+  Range shifts;
+  int64_t channel_count() const { return channels.end - channels.begin; }
+  int64_t steps() const { return channel_count() * (shifts.end - shifts.begin); }
+  bool first() const { return channels.begin == 0 && shifts.begin == 0; }
+};
+
+class ColumnBlock {
+ public:
+  virtual ~ColumnBlock() = default;
+
+  // Packs the source of a chunk, from channel 0 of the group at `src` on.
+  virtual void pack(const Kernels& kernels, const char* src, const Chunk& chunk,
+                    char* dst) const = 0;
+  // Where the source of a panel's columns lies in what pack() wrote, in elements of the accumulate
+  // type: step after step, panel.width() apart. -1: no column of the panel has a source.
+  virtual int64_t at(int64_t panel, int64_t shift, const Chunk& chunk) const = 0;
+
+  const std::vector<ColumnRun>& runs() const { return runs_; }
+  const Panels& panels() const { return panels_; }
+
+ protected:
+  explicit ColumnBlock(const Panels& panels) : panels_(panels) {}
+
+  const Panels panels_;
+  std::vector<ColumnRun> runs_;
+};
+
+}  // namespace mxd::cpu

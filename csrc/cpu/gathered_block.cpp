@@ -1,0 +1,120 @@
+#include "cpu/gathered_block.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mxd::cpu {
+
+GatheredBlock::GatheredBlock(const ColumnGrid& grid, const TensorView& src, int64_t begin,
+                         const Panels& panels)
+    : ColumnBlock(panels), grid_(grid), src_(src) {
+  const std::vector<Section>& sections = grid.sections();
+  auto section = std::upper_bound(sections.begin(), sections.end(), begin,
+                                  [](int64_t column, const Section& s) { return column < s.first; });
+  --section;
+  for (int64_t column = 0; column < panels.total(); column += runs_.back().length) {
+    const int64_t at = begin + column;
+    if (at >= section->first + section->columns) ++section;
+    add_run(*section, at - section->first, column);
+  }
+  mark_used();
+}
+
+void GatheredBlock::add_run(const Section& section, int64_t index, int64_t column) {
+  ColumnRun run{column, 0, 0, {0, 0, 0}, section.run_axis};
+  int64_t rest = index;
+  if (section.batch_inner) {
+    run.batch = rest % grid_.batch();
+    rest /= grid_.batch();
+  }
+  for (int a = kAxes - 1; a >= 0; --a) {
+    run.at[a] = section.axis[a].begin + rest % section.extent(a);
+    rest /= section.extent(a);
+  }
+  if (!section.batch_inner) run.batch = rest;
+  const int64_t left = run.axis < 0 ? grid_.batch() - run.batch
+                                    : section.axis[run.axis].end - run.at[run.axis];
+  run.length = std::min(left, panels_.total() - column);
+  runs_.push_back(run);
+
+  Part part{0, 0, run, run.batch * src_.batch, src_.batch, true};
+  for (int a = 0; a < kAxes; ++a) {
+    const int64_t step = grid_.axis(a).src_step * src_.axis[a];
+    part.src += run.at[a] * step;
+    if (a == run.axis) part.src_step = step;
+    const int64_t length = a == run.axis ? run.length : 1;
+    part.inside = part.inside && grid_.inside(a, {run.at[a], run.at[a] + length});
+  }
+  all_inside_ = all_inside_ && part.inside;
+  int64_t panel = parts_.empty() ? 0 : parts_.back().panel;
+  for (int64_t done = 0; done < run.length;) {
+    while (column + done >= panels_.begin(panel) + panels_.width(panel)) ++panel;
+    part.panel = panel;
+    part.offset = column + done - panels_.begin(panel);
+    part.run.column = column + done;
+    part.run.length = std::min(run.length - done, panels_.width(panel) - part.offset);
+    parts_.push_back(part);
+    done += part.run.length;
+    part.src += part.run.length * part.src_step;
+    (run.axis < 0 ? part.run.batch : part.run.at[run.axis]) += part.run.length;
+  }
+}
+
+Range GatheredBlock::valid(const Part& part, int64_t shift) const {
+  Range range{0, part.run.length};
+  for (int a = kAxes - 1; a >= 0; --a) {
+    const GridAxis& axis = grid_.axis(a);
+    const int64_t shifts = int64_t(axis.shifts.size());
+    const Range valid = axis.valid[size_t(shift % shifts)];
+    shift /= shifts;
+    const int64_t at = part.run.at[a];
+    if (a == part.run.axis) {
+      range.begin = std::clamp<int64_t>(valid.begin - at, 0, part.run.length);
+      range.end = std::clamp(valid.end - at, range.begin, part.run.length);
+    } else if (at < valid.begin || at >= valid.end) {
+      return {0, 0};
+    }
+  }
+  return range;
+}
+
+void GatheredBlock::mark_used() {
+  if (all_inside_) return;
+  used_.assign(size_t(panels_.count() * grid_.shifts()), 0);
+  for (const Part& part : parts_) {
+    char* used = used_.data() + part.panel * grid_.shifts();
+    for (int64_t s = 0; s < grid_.shifts(); ++s) {
+      if (used[s]) continue;
+      const Range range = valid(part, s);
+      used[s] = range.begin < range.end;
+    }
+  }
+}
+
+void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk,
+                       char* dst) const {
+  const int64_t channels = chunk.channel_count();
+  std::vector<ShiftedRun> shifted(size_t(chunk.shifts.end - chunk.shifts.begin));
+  const char* source = src + chunk.channels.begin * src_.channel * kernels.elem_bytes;
+  const int64_t last = panels_.count() - 1;
+  if (panels_.present(last) < panels_.width(last)) {
+    std::memset(dst + panels_.begin(last) * chunk.steps() * kernels.acc_bytes, 0,
+                size_t(panels_.width(last) * chunk.steps() * kernels.acc_bytes));
+  }
+  for (const Part& part : parts_) {
+    const int64_t width = panels_.width(part.panel);
+    size_t count = 0;
+    for (int64_t s = chunk.shifts.begin; s < chunk.shifts.end; ++s) {
+      if (!uses(part.panel, s)) continue;
+      const Range range = part.inside ? Range{0, part.run.length} : valid(part, s);
+      shifted[count++] = {(s - chunk.shifts.begin) * channels * width, grid_.offset(s),
+                          range.begin, range.end};
+    }
+    kernels.pack_shifted(
+        dst + (panels_.begin(part.panel) * chunk.steps() + part.offset) * kernels.acc_bytes, width,
+        source + part.src * kernels.elem_bytes, part.run.length, part.src_step, channels,
+        src_.channel, shifted.data(), int64_t(count));
+  }
+}
+
+}  // namespace mxd::cpu

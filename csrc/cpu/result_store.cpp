@@ -1,0 +1,151 @@
+#include "cpu/result_store.h"
+
+#include <algorithm>
+
+namespace mxd::cpu {
+
+ResultStore::ResultStore(const TapSumPlan& plan, Scratch& scratch)
+    : plan_(plan),
+      sum_(plan.sum),
+      kernels_(*plan.sum.kernels),
+      line_(scratch.take<char>(kLineBytes)),
+      bias_(scratch.take<char>((plan.max_channels + kernels_.cols) * kernels_.acc_bytes)) {
+  const GridAxis& axis = plan.grid.axis(2);
+  const int64_t phases = int64_t(axis.phases.size());
+  interleaves_ = sum_.lanes == Lanes::kPixels && sum_.dst.axis[2] == 1 && phases > 1 &&
+                 phases * kernels_.vector * kernels_.acc_bytes <= kLineBytes &&
+                 axis.phases[0].taps->dst_step == phases;
+  for (int64_t p = 0; p < phases; ++p) {
+    interleaves_ = interleaves_ && axis.phases[size_t(p)].dst_at(0) == axis.phases[0].dst_at(0) + p;
+  }
+  if (!interleaves_) return;
+  members_.resize(size_t(phases));
+  rows_.resize(size_t(phases));
+  for (size_t g = 0; g < axis.groups.size(); ++g) {
+    for (size_t i = 0; i < axis.groups[g].phases.size(); ++i) {
+      members_[size_t(axis.groups[g].phases[i])] = {int64_t(g), int64_t(i)};
+    }
+  }
+}
+
+void ResultStore::start_job(int64_t group, int64_t begin, int64_t channels) {
+  group_ = group;
+  begin_ = begin;
+  channels_ = channels;
+  has_bias_ = sum_.bias.data != nullptr;
+  if (!has_bias_) return;
+  const int64_t first = group * sum_.dst_channels + begin;
+  kernels_.pack(bias_, channels,
+                static_cast<const char*>(sum_.bias.data) +
+                    first * sum_.bias.stride * kernels_.elem_bytes,
+                channels, sum_.bias.stride, 1, 0);
+}
+
+void ResultStore::add(int64_t index, const Bundle& bundle, const char* acc, Range channels,
+                      int64_t stride) {
+  entries_.push_back({index, bundle, acc, channels, stride});
+}
+
+void ResultStore::write(const ColumnRun& run) {
+  const int64_t line = int64_t(plan_.grid.axis(2).groups.size());
+  const bool whole_lines =
+      entries_.front().index % line == 0 && int64_t(entries_.size()) % line == 0;
+  const bool along_line = run.axis == 2 || run.length == 1;
+  if (!interleaves_ || !whole_lines || !along_line) {
+    for (const Entry& entry : entries_) write_phases(entry, run);
+    return;
+  }
+  for (size_t e = 0; e < entries_.size(); e += size_t(line)) {
+    const Bundle& bundle = entries_[e].bundle;
+    for (int64_t i0 = 0; i0 < int64_t(bundle.group[0]->phases.size()); ++i0) {
+      if (!phase(bundle, 0, i0).has(run.at[0])) continue;
+      for (int64_t i1 = 0; i1 < int64_t(bundle.group[1]->phases.size()); ++i1) {
+        if (phase(bundle, 1, i1).has(run.at[1])) write_line(&entries_[e], run, i0, i1);
+      }
+    }
+  }
+}
+
+char* ResultStore::dst_of(const Entry& entry) const {
+  const int64_t channel = group_ * sum_.dst_channels + begin_ + entry.channels.begin;
+  return static_cast<char*>(sum_.dst.data) + channel * sum_.dst.channel * kernels_.elem_bytes;
+}
+
+void ResultStore::write_phases(const Entry& entry, const ColumnRun& run) {
+  for (int64_t i0 = 0; i0 < int64_t(entry.bundle.group[0]->phases.size()); ++i0) {
+    for (int64_t i1 = 0; i1 < int64_t(entry.bundle.group[1]->phases.size()); ++i1) {
+      for (int64_t i2 = 0; i2 < int64_t(entry.bundle.group[2]->phases.size()); ++i2) {
+        write_phase(entry, run, i0, i1, i2);
+      }
+    }
+  }
+}
+
+void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, int64_t i0, int64_t i1,
+                              int64_t i2) {
+  const int64_t place[kAxes] = {i0, i1, i2};
+  int64_t first = 0;
+  int64_t last = run.length;
+  int64_t offset = run.batch * sum_.dst.batch;
+  int64_t step = sum_.dst.batch;
+  for (int a = 0; a < kAxes; ++a) {
+    const GridPhase& phase = this->phase(entry.bundle, a, place[a]);
+    offset += phase.dst_at(run.at[a]) * sum_.dst.axis[a];
+    if (a == run.axis) {
+      first = std::max(first, phase.first_column - run.at[a]);
+      last = std::min(last, phase.first_column + phase.taps->dst_count - run.at[a]);
+      step = phase.taps->dst_step * sum_.dst.axis[a];
+    } else if (!phase.has(run.at[a])) {
+      return;
+    }
+  }
+  if (first >= last) return;
+  const int64_t channels = entry.channels.end - entry.channels.begin;
+  char* at = dst_of(entry) + (offset + first * step) * kernels_.elem_bytes;
+  const int64_t column = run.column + first;
+  if (sum_.lanes == Lanes::kPixels) {
+    const int64_t row = entry.bundle.row(i0, i1, 0, i2, channels);
+    const int64_t row_step = int64_t(entry.bundle.group[2]->phases.size()) * entry.stride;
+    kernels_.store(at, sum_.dst.channel, step,
+                   entry.acc + (row * entry.stride + column) * kernels_.acc_bytes, row_step,
+                   channels, last - first, bias(entry.channels.begin), 1, 0);
+  } else {
+    kernels_.store(at, step, sum_.dst.channel,
+                   entry.acc + column * entry.stride * kernels_.acc_bytes, entry.stride,
+                   last - first, channels, bias(entry.channels.begin), 0, 1);
+  }
+}
+
+// Writes the results of all phases of the innermost axis, for one phase of each other axis.
+void ResultStore::write_line(const Entry* line, const ColumnRun& run, int64_t i0, int64_t i1) {
+  const GridAxis& axis = plan_.grid.axis(2);
+  const int64_t phases = int64_t(axis.phases.size());
+  const int64_t most = kLineBytes / kernels_.acc_bytes / phases / kernels_.vector * kernels_.vector;
+  const int64_t channels = line->channels.end - line->channels.begin;
+  const int64_t base = run.batch * sum_.dst.batch +
+                       phase(line->bundle, 0, i0).dst_at(run.at[0]) * sum_.dst.axis[0] +
+                       phase(line->bundle, 1, i1).dst_at(run.at[1]) * sum_.dst.axis[1];
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    char* dst = dst_of(*line) + (base + channel * sum_.dst.channel) * kernels_.elem_bytes;
+    for (int64_t begin = 0; begin < run.length; begin += most) {
+      const int64_t columns = std::min(most, run.length - begin);
+      for (int64_t p = 0; p < phases; ++p) {
+        const Member member = members_[size_t(p)];
+        const Entry& entry = line[member.group];
+        const int64_t row = entry.bundle.row(i0, i1, channel, member.place, channels);
+        rows_[size_t(p)] =
+            entry.acc + (row * entry.stride + run.column + begin) * kernels_.acc_bytes;
+      }
+      kernels_.interleave(line_, rows_.data(), phases, columns);
+      const int64_t result = axis.phases[0].dst_at(run.at[2] + begin);
+      const int64_t first = std::max<int64_t>(-result, 0);
+      const int64_t last = std::min(columns * phases, sum_.dst_size[2] - result);
+      if (first >= last) continue;
+      kernels_.store(dst + (result + first) * kernels_.elem_bytes, 0, 1,
+                     line_ + first * kernels_.acc_bytes, 0, 1, last - first,
+                     bias(line->channels.begin + channel), 0, 0);
+    }
+  }
+}
+
+}  // namespace mxd::cpu
