@@ -14,11 +14,8 @@ constexpr double kCutBelow = 0.9;
 // Groups of phases are bounded, so that the rows of one fit the accumulators.
 constexpr size_t kMostGrouped = 64;
 
-// Phases that would share rows with others only if their sources are aligned: as long as the rows
-// of what is aligned so far do not fill a register tile.
-bool wants_alignment(const TapSum& sum, int64_t rows) {
-  return sum.lanes == Lanes::kPixels && rows < sum.kernels->max_rows;
-}
+// Rows that keep the multipliers busy: two vectors of so many accumulators cover their latency.
+constexpr int64_t kBusyRows = 4;
 
 std::vector<Range> pieces_of(const GridAxis& axis, bool exact) {
   double valid = 0;
@@ -99,9 +96,11 @@ GridAxis::GridAxis(const std::vector<AxisTaps>& axis_phases, bool align_sources)
 
 ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
   int64_t rows = sum.dst_channels;
-  for (int a = kAxes - 1; a >= 0; --a) {
-    const bool align = sum.axes[a].size() > 1 && wants_alignment(sum, rows);
-    axis_.emplace(axis_.begin(), sum.axes[a], align);
+  for (int a = 0; a < kAxes; ++a) {
+    // The outer axes first: a column more on the innermost one may cost a vector.
+    const bool align =
+        sum.lanes == Lanes::kPixels && sum.axes[a].size() > 1 && rows < kBusyRows;
+    axis_.emplace_back(sum.axes[a], align);
     if (align) rows *= int64_t(sum.axes[a].size());
   }
   for (int a = 0; a < kAxes; ++a) {

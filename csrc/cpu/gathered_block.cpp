@@ -94,26 +94,30 @@ void GatheredBlock::mark_used() {
 void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk,
                        char* dst) const {
   const int64_t channels = chunk.channel_count();
-  std::vector<ShiftedRun> shifted(size_t(chunk.shifts.end - chunk.shifts.begin));
   const char* source = src + chunk.channels.begin * src_.channel * kernels.elem_bytes;
   const int64_t last = panels_.count() - 1;
   if (panels_.present(last) < panels_.width(last)) {
     std::memset(dst + panels_.begin(last) * chunk.steps() * kernels.acc_bytes, 0,
                 size_t(panels_.width(last) * chunk.steps() * kernels.acc_bytes));
   }
-  for (const Part& part : parts_) {
+  std::vector<ShiftedRun> runs;
+  for (size_t p = 0; p < parts_.size(); ++p) {
+    const Part& part = parts_[p];
     const int64_t width = panels_.width(part.panel);
-    size_t count = 0;
     for (int64_t s = chunk.shifts.begin; s < chunk.shifts.end; ++s) {
       if (!uses(part.panel, s)) continue;
       const Range range = part.inside ? Range{0, part.run.length} : valid(part, s);
-      shifted[count++] = {(s - chunk.shifts.begin) * channels * width, grid_.offset(s),
-                          range.begin, range.end};
+      const int64_t at = panels_.begin(part.panel) * chunk.steps() +
+                         (s - chunk.shifts.begin) * channels * width + part.offset;
+      runs.push_back({at, part.src + grid_.offset(s), part.run.length, range.begin, range.end});
     }
-    kernels.pack_shifted(
-        dst + (panels_.begin(part.panel) * chunk.steps() + part.offset) * kernels.acc_bytes, width,
-        source + part.src * kernels.elem_bytes, part.run.length, part.src_step, channels,
-        src_.channel, shifted.data(), int64_t(count));
+    // All that can be packed in one go.
+    const bool goes_on = p + 1 < parts_.size() && parts_[p + 1].src_step == part.src_step &&
+                         panels_.width(parts_[p + 1].panel) == width;
+    if (goes_on) continue;
+    kernels.pack_shifted(dst, width, source, part.src_step, channels, src_.channel, runs.data(),
+                         int64_t(runs.size()));
+    runs.clear();
   }
 }
 

@@ -35,11 +35,12 @@ struct Segment {
   int64_t second = 0;
 };
 
-// One of several shifted readings of a run of elements: of those, [begin, end) exist, and
+// One of several readings of a tensor: `count` elements, of which [begin, end) exist,
 // 0 <= begin <= end <= count.
 struct ShiftedRun {
   int64_t dst;
   int64_t src;
+  int64_t count;
   int64_t begin;
   int64_t end;
 };
@@ -61,12 +62,12 @@ struct Kernels {
   void (*pack_scattered)(void* dst, const int64_t* dst_offsets, const void* src, int64_t rows,
                          int64_t i_stride, int64_t steps, int64_t k_stride);
 
-  // For each shifted run r, each k < steps and each i < count:
+  // For each shifted run r, each k < steps and each i < r.count:
   //     dst[r.dst + k * width + i] = src[r.src + i * i_stride + k * k_stride]
   // where r.begin <= i < r.end, and 0 elsewhere. One step after the other, since the runs of a step
-  // overlap in memory.
-  void (*pack_shifted)(void* dst, int64_t width, const void* src, int64_t count, int64_t i_stride,
-                       int64_t steps, int64_t k_stride, const ShiftedRun* runs, int64_t run_count);
+  // are neighbours in memory.
+  void (*pack_shifted)(void* dst, int64_t width, const void* src, int64_t i_stride, int64_t steps,
+                       int64_t k_stride, const ShiftedRun* runs, int64_t run_count);
 
   // tile[r * tile_stride + c] (+)= sum over the segments of
   //     row[k * rows + r] * col[col_offset + k * col_stride + c],   c < vector; see Segment for more

@@ -204,12 +204,49 @@ void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows,
   }
 }
 
+// Rows that follow each other, kSteps elements each: vectors of them are separated by step, halving
+// the distance between the elements of a step in each round.
+template <int kSteps, class T, class Acc>
+void pack_unzipped(Acc* dst, const int64_t* dst_offsets, const T* src, int64_t rows) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  for (int64_t i = 0; i < rows; i += kLanes) {
+    Vec<Acc> v[kSteps];
+#pragma GCC unroll 8
+    for (int p = 0; p < kSteps; ++p) {
+      const int64_t left = (rows - i) * kSteps - p * kLanes;
+      v[p] = left > 0 ? load_strided<1>(src + i * kSteps + p * kLanes, left) : Vec<Acc>{};
+    }
+    // A vector of even and one of odd elements from each pair, the even ones first: after the last
+    // round the steps are in order.
+#pragma GCC unroll 3
+    for (int round = kSteps; round > 1; round /= 2) {
+      Vec<Acc> next[kSteps];
+#pragma GCC unroll 8
+      for (int p = 0; p < kSteps; p += 2) {
+        next[p / 2] = unzip<Acc>(v[p], v[p + 1], 0);
+        next[p / 2 + kSteps / 2] = unzip<Acc>(v[p], v[p + 1], 1);
+      }
+#pragma GCC unroll 8
+      for (int p = 0; p < kSteps; ++p) v[p] = next[p];
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kSteps; ++p) store_count<Acc>(dst + dst_offsets[p] + i, v[p], rows - i);
+  }
+}
+
 template <class T>
 void pack_scattered(void* opaque_dst, const int64_t* dst_offsets, const void* opaque_src,
                     int64_t rows, int64_t i_stride, int64_t steps, int64_t k_stride) {
   using Acc = typename AccOf<T>::Type;
   Acc* dst = static_cast<Acc*>(opaque_dst);
   const T* src = static_cast<const T*>(opaque_src);
+  if (k_stride == 1 && i_stride == steps && (steps == 2 || steps == 4 || steps == 8)) {
+    const auto pack = steps == 2   ? pack_unzipped<2, T, Acc>
+                      : steps == 4 ? pack_unzipped<4, T, Acc>
+                                   : pack_unzipped<8, T, Acc>;
+    pack(dst, dst_offsets, src, rows);
+    return;
+  }
   if (k_stride == 1 && rows >= 4 && steps >= 4) {
     pack_squares<1, T, Acc>([=](int64_t k) { return dst + dst_offsets[k]; }, src, rows, i_stride,
                             steps);
@@ -235,21 +272,22 @@ inline __attribute__((always_inline)) auto load_range(const T* p, int64_t begin,
   return v;
 }
 
-// Elements `kStride` apart along i, all shifts of one step before the next step.
+// Elements `kStride` apart along i.
 template <int kStride, class T, class Acc>
-void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t count, int64_t steps,
-                       int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
+void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int64_t k_stride,
+                       const ShiftedRun* runs, int64_t run_count) {
   constexpr int64_t kLanes = Simd<Acc>::kLanes;
-  constexpr int64_t kAhead = 8;  // steps; each reads another part of memory
+  // No hardware prefetcher follows a step to another part of memory.
+  const int64_t ahead = (run_count < 8 ? 4 : 2) * k_stride;
   for (int64_t k = 0; k < steps; ++k) {
     for (int64_t r = 0; r < run_count; ++r) {
-      const T* from = src + runs[r].src;
-      Acc* to = dst + runs[r].dst;
-      for (int64_t i = 0; i < count; i += kLanes) {
-        __builtin_prefetch(from + i * kStride + kAhead * k_stride);
-        const Vec<Acc> v =
-            load_range<kStride>(from + i * kStride, runs[r].begin - i, runs[r].end - i);
-        store_count<Acc>(to + i, v, count - i);
+      const ShiftedRun run = runs[r];
+      const T* from = src + run.src;
+      Acc* to = dst + run.dst;
+      for (int64_t i = 0; i < run.count; i += kLanes) {
+        __builtin_prefetch(from + i * kStride + ahead);
+        const Vec<Acc> v = load_range<kStride>(from + i * kStride, run.begin - i, run.end - i);
+        store_count<Acc>(to + i, v, run.count - i);
       }
     }
     dst += width;
@@ -257,33 +295,36 @@ void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t count, int
   }
 }
 
+// Elements 1 apart along k.
+template <class T, class Acc>
+void pack_shifted_transposed(Acc* dst, int64_t width, const T* src, int64_t i_stride, int64_t steps,
+                             const ShiftedRun* runs, int64_t run_count) {
+  for (int64_t r = 0; r < run_count; ++r) {
+    const ShiftedRun& run = runs[r];
+    Acc* to = dst + run.dst;
+    for (int64_t k = 0; k < steps && run.end - run.begin < run.count; ++k) {
+      for (int64_t i = 0; i < run.begin; ++i) to[k * width + i] = 0;
+      for (int64_t i = run.end; i < run.count; ++i) to[k * width + i] = 0;
+    }
+    if (run.begin < run.end) {
+      pack_transposed<1, T, Acc>(to + run.begin, width, src + run.src + run.begin * i_stride,
+                                 run.end - run.begin, i_stride, steps);
+    }
+  }
+}
+
 template <class T>
-void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64_t count,
-                  int64_t i_stride, int64_t steps, int64_t k_stride, const ShiftedRun* runs,
-                  int64_t run_count) {
+void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64_t i_stride,
+                  int64_t steps, int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
   using Acc = typename AccOf<T>::Type;
   Acc* dst = static_cast<Acc*>(opaque_dst);
   const T* src = static_cast<const T*>(opaque_src);
   if (i_stride == 1) {
-    pack_shifted_runs<1, T, Acc>(dst, width, src, count, steps, k_stride, runs, run_count);
-  } else if (k_stride == 1 && steps >= 4 && count >= 4) {
-    for (int64_t r = 0; r < run_count; ++r) {
-      const ShiftedRun& run = runs[r];
-      Acc* to = dst + run.dst;
-      if (run.begin > 0 || run.end < count) {
-        for (int64_t k = 0; k < steps; ++k) {
-          for (int64_t i = 0; i < count; ++i) {
-            if (i < run.begin || i >= run.end) to[k * width + i] = 0;
-          }
-        }
-      }
-      if (run.begin < run.end) {
-        pack_transposed<1, T, Acc>(to + run.begin, width, src + run.src + run.begin * i_stride,
-                           run.end - run.begin, i_stride, steps);
-      }
-    }
+    pack_shifted_runs<1, T, Acc>(dst, width, src, steps, k_stride, runs, run_count);
+  } else if (k_stride == 1 && steps >= 4) {
+    pack_shifted_transposed<T, Acc>(dst, width, src, i_stride, steps, runs, run_count);
   } else if (i_stride == 2) {
-    pack_shifted_runs<2, T, Acc>(dst, width, src, count, steps, k_stride, runs, run_count);
+    pack_shifted_runs<2, T, Acc>(dst, width, src, steps, k_stride, runs, run_count);
   } else {
     for (int64_t k = 0; k < steps; ++k) {
       for (int64_t r = 0; r < run_count; ++r) {
@@ -291,7 +332,7 @@ void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64
         Acc* to = dst + runs[r].dst + k * width;
         for (int64_t i = 0; i < runs[r].begin; ++i) to[i] = 0;
         for (int64_t i = runs[r].begin; i < runs[r].end; ++i) to[i] = to_acc(from[i * i_stride]);
-        for (int64_t i = runs[r].end; i < count; ++i) to[i] = 0;
+        for (int64_t i = runs[r].end; i < runs[r].count; ++i) to[i] = 0;
       }
     }
   }

@@ -82,8 +82,8 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
       const int64_t begin = std::clamp<int64_t>(axis2.valid[s].begin - column, 0, vector_);
       const int64_t end = std::clamp<int64_t>(axis2.valid[s].end - column, begin, vector_);
       runs_of_row_.push_back({int64_t(runs_of_row_.size()) * vector_,
-                              (axis2.shifts[s] + column * axis2.src_step) * src.axis[2], begin,
-                              end});
+                              (axis2.shifts[s] + column * axis2.src_step) * src.axis[2], vector_,
+                              begin, end});
     }
   }
   const int64_t first = place.first_vector * vector_;
@@ -96,21 +96,24 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
 
 void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const {
   const int64_t channels = chunk.channel_count();
-  std::vector<ShiftedRun> runs = runs_of_row_;
-  for (ShiftedRun& run : runs) run.dst *= channels;
-  const int64_t row_elements = int64_t(runs.size()) * vector_ * channels;
+  std::vector<ShiftedRun> runs;
+  int64_t at = 0;
   for (const int64_t plane : planes_) {
     for (const int64_t row : source_rows_) {
-      if (plane >= 0) {
-        const int64_t offset = place_.batch * src_.batch + chunk.channels.begin * src_.channel +
-                               plane * src_.axis[0] + row * src_.axis[1];
-        kernels.pack_shifted(dst, vector_, src + offset * kernels.elem_bytes, vector_,
-                             grid_.axis(2).src_step * src_.axis[2], channels, src_.channel,
-                             runs.data(), int64_t(runs.size()));
+      const int64_t offset = plane * src_.axis[0] + row * src_.axis[1];
+      for (const ShiftedRun& run : runs_of_row_) {
+        if (plane >= 0) {
+          runs.push_back({(at + run.dst) * channels, offset + run.src, run.count, run.begin,
+                          run.end});
+        }
       }
-      dst += row_elements * kernels.acc_bytes;
+      at += int64_t(runs_of_row_.size()) * vector_;
     }
   }
+  const int64_t offset = place_.batch * src_.batch + chunk.channels.begin * src_.channel;
+  kernels.pack_shifted(dst, vector_, src + offset * kernels.elem_bytes,
+                       grid_.axis(2).src_step * src_.axis[2], channels, src_.channel, runs.data(),
+                       int64_t(runs.size()));
 }
 
 int64_t LineBlock::at(int64_t panel, int64_t shift, const Chunk& chunk) const {

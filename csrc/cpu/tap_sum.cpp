@@ -25,7 +25,7 @@ class Worker {
         sum_(plan.sum),
         kernels_(*plan.sum.kernels),
         scratch_(new Scratch(plan.scratch_bytes)),
-        source_(scratch_->take<char>(kSourceBytes)),
+        source_(scratch_->take<char>(plan.source_bytes)),
         zero_(scratch_->take<char>(plan.zero_bytes)),
         acc_(scratch_->take<char>(kAccBytes + kAlignment)),
         weights_(plan, scratch_->take<char>(plan.weight_bytes)),
@@ -63,7 +63,13 @@ class Worker {
   };
 
   void run_block(const ColumnBlock& block) {
-    packed_ = nullptr;
+    if (plan_.whole_source) {
+      char* dst = source_;
+      for (const Chunk& chunk : plan_.chunks) {
+        block.pack(kernels_, src_, chunk, dst);
+        dst += align_up(plan_.source_elements(chunk) * kernels_.acc_bytes);
+      }
+    }
     for (int64_t first = 0; first < plan_.bundles; first += plan_.slice_bundles) {
       const int64_t last = std::min(first + plan_.slice_bundles, plan_.bundles);
       entries_.clear();
@@ -92,10 +98,13 @@ class Worker {
                             entry.panels.begin(first);
       acc += width * (pixel_lanes ? columns.padded_total() : columns.total());
     }
+    char* next = source_;
     for (const Chunk& chunk : plan_.chunks) {
-      if (packed_ != &chunk) {
+      packed_ = next;
+      if (plan_.whole_source) {
+        next += align_up(plan_.source_elements(chunk) * kernels_.acc_bytes);
+      } else {
         block.pack(kernels_, src_, chunk, source_);
-        packed_ = plan_.chunks.size() == 1 ? &chunk : nullptr;
       }
       for (Entry& entry : entries_) list_segments(block, chunk, entry);
       if (plan_.home == WeightHome::kPerPanel) {
@@ -154,7 +163,7 @@ class Worker {
     int64_t first = block.at(panel, tap.shift, chunk);
     int64_t second = pair ? block.at(panel + 1, tap.shift, chunk) : -1;
     if (first < 0 && second < 0) return;
-    const int64_t zero = (zero_ - source_) / kernels_.acc_bytes;
+    const int64_t zero = (zero_ - packed_) / kernels_.acc_bytes;
     if (first < 0) first = zero;
     if (second < 0) second = zero;
     const Segment next{tap.place * channels, 0, first, channels, pair ? second - first : 0};
@@ -207,12 +216,12 @@ class Worker {
       const int64_t p = int64_t(tile) * tile_panels();
       if (sum_.lanes == Lanes::kPixels) {
         const int cols = p + 1 < pixels.count() ? kernels_.cols : kernels_.vector;
-        kernels_.gemm(int(width), cols, weights, source_, kernels_.vector, segments, count,
+        kernels_.gemm(int(width), cols, weights, packed_, kernels_.vector, segments, count,
                       acc + (offset * stride + pixels.begin(p)) * kernels_.acc_bytes, stride,
                       !chunk.first());
       } else {
         kernels_.gemm(int(pixels.width(p)), int(width),
-                      source_ + pixels.begin(p) * chunk.steps() * kernels_.acc_bytes, weights,
+                      packed_ + pixels.begin(p) * chunk.steps() * kernels_.acc_bytes, weights,
                       width, segments, count,
                       acc + (pixels.begin(p) * stride + offset) * kernels_.acc_bytes, stride,
                       !chunk.first());
@@ -231,7 +240,7 @@ class Worker {
   WeightPanels weights_;
   ResultStore store_;
   const char* src_ = nullptr;       // of the job's group
-  const Chunk* packed_ = nullptr;   // what source_ holds, if all slices of the block can use it
+  const char* packed_ = nullptr;    // the source of the chunk at hand
   std::vector<Entry> entries_;      // of the slice
 };
 

@@ -158,6 +158,11 @@ void TapSumPlan::cut_rows() {
   slice_panels = std::max<int64_t>(room / (unit * slice_bundles), 1);
 }
 
+int64_t TapSumPlan::source_elements(const Chunk& chunk) const {
+  if (lines) return line_cut_.channel_elements * chunk.channel_count();
+  return round_up(block_columns, sum.kernels->cols) * chunk.steps();
+}
+
 void TapSumPlan::place_weights(const Resources& resources) {
   const Kernels& kernels = *sum.kernels;
   const bool pixel_lanes = sum.lanes == Lanes::kPixels;
@@ -165,7 +170,18 @@ void TapSumPlan::place_weights(const Resources& resources) {
   int64_t most_channels = 0;
   for (const Chunk& chunk : chunks) most_channels = std::max(most_channels, chunk.channel_count());
   zero_bytes = align_up(most_channels * kernels.vector * kernels.acc_bytes);
-  const int64_t floor = kSourceBytes + zero_bytes + kAccBytes + kPanelBytes + kLineBytes +
+  const int64_t threads = std::max(resources.threads->count(), 1);
+  int64_t whole = 0;
+  for (const Chunk& chunk : chunks) {
+    whole = std::min(whole + align_up(source_elements(chunk) * kernels.acc_bytes),
+                     kWholeSourceBytes + 1);
+  }
+  const bool several_slices = slice_bundles < bundles || slice_panels * kernels.max_rows < max_channels;
+  whole_source = chunks.size() == 1 ||
+                 (several_slices && whole <= kWholeSourceBytes &&
+                  resources.workspace_bytes / threads >= kScratchFloorBytes + whole);
+  source_bytes = chunks.size() > 1 && whole_source ? whole : kSourceBytes;
+  const int64_t floor = source_bytes + zero_bytes + kAccBytes + kPanelBytes + kLineBytes +
                         2 * align_up(padded * kernels.acc_bytes) + 8 * kAlignment;
   // In floating point: a kernel expanded from one element can have more taps than bytes exist.
   const double channel_bytes = double(sum.kernel[0]) * double(sum.kernel[1]) *
@@ -174,8 +190,7 @@ void TapSumPlan::place_weights(const Resources& resources) {
   const Range channels = chunks.front().channels;
   const double panel = channel_bytes * double(channels.end - channels.begin + 1) *
                        double(pixel_lanes ? kernels.max_rows : kernels.cols);
-  const int64_t budget =
-      resources.workspace_bytes / std::max(resources.threads->count(), 1) - (floor - kPanelBytes);
+  const int64_t budget = resources.workspace_bytes / threads - (floor - kPanelBytes);
   const bool panel_fits =
       !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&
       panel <= double(kPanelBytes);

@@ -13,6 +13,7 @@ namespace mxd::cpu {
 
 // A worker's scratch but for resident weights: together within the 1 MiB floor.
 constexpr int64_t kSourceBytes = int64_t(1) << 19;  // the packed source of a chunk
+constexpr int64_t kWholeSourceBytes = int64_t(1) << 21;  // of all chunks, if that is less
 constexpr int64_t kAccBytes = int64_t(1) << 18;     // the accumulators of a slice
 constexpr int64_t kPanelBytes = int64_t(1) << 17;   // weights of one panel, packed where needed
 constexpr int64_t kLineBytes = int64_t(1) << 16;    // a line of results, its phases interleaved
@@ -51,6 +52,9 @@ class TapSumPlan {
   // a zero into a NaN that the sum over the existing pixels does not have.
   TapSumPlan(const TapSum& sum, const Resources& resources, bool exact);
 
+  // Elements of the packed source of a chunk, at most.
+  int64_t source_elements(const Chunk& chunk) const;
+
   int64_t jobs() const { return sum.groups * channel_blocks * spans; }
   Bundle bundle(int64_t index) const;
   std::unique_ptr<ColumnBlock> block(int64_t index) const;
@@ -73,6 +77,9 @@ class TapSumPlan {
   int64_t slice_panels;
   int64_t slice_bundles;
   int64_t zero_bytes;  // a vector of zeros for every channel of a chunk
+  // Whether the packed source of all chunks is kept, so that all slices of a block can use it.
+  bool whole_source;
+  int64_t source_bytes;
   WeightHome home;
   int64_t weight_bytes;
   int64_t scratch_bytes;

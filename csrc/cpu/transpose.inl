@@ -38,6 +38,15 @@ inline __attribute__((always_inline)) auto even_lanes(Vec<Acc> a, Vec<Acc> b) {
   return shuffle(a, b, index);
 }
 
+// The even (`odd` = 0) or the odd lanes of the pair (a, b).
+template <class Acc>
+inline __attribute__((always_inline)) Vec<Acc> unzip(Vec<Acc> a, Vec<Acc> b, int odd) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  typename LaneIndex<Acc>::Vec index;
+  for (int i = 0; i < kLanes; ++i) index[i] = 2 * i + odd;
+  return shuffle(a, b, index);
+}
+
 // Lane i of the result is lane i - by of v, and zero for i < by.
 template <class Acc>
 inline __attribute__((always_inline)) Vec<Acc> shift_up(Vec<Acc> v, int64_t by) {
