@@ -62,6 +62,7 @@ void GatheredBlock::add_run(const Section& section, int64_t index, int64_t colum
 
 Range GatheredBlock::valid(const Part& part, int64_t shift) const {
   Range range{0, part.run.length};
+  if (part.inside) return range;
   for (int a = kAxes - 1; a >= 0; --a) {
     const GridAxis& axis = grid_.axis(a);
     const int64_t shifts = int64_t(axis.shifts.size());
@@ -84,9 +85,8 @@ void GatheredBlock::mark_used() {
   for (const Part& part : parts_) {
     char* used = used_.data() + part.panel * grid_.shifts();
     for (int64_t s = 0; s < grid_.shifts(); ++s) {
-      if (used[s]) continue;
-      const Range range = valid(part, s);
-      used[s] = range.begin < range.end;
+      valid_.push_back(valid(part, s));
+      used[s] = used[s] || valid_.back().begin < valid_.back().end;
     }
   }
 }
@@ -106,7 +106,8 @@ void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& c
     const int64_t width = panels_.width(part.panel);
     for (int64_t s = chunk.shifts.begin; s < chunk.shifts.end; ++s) {
       if (!uses(part.panel, s)) continue;
-      const Range range = part.inside ? Range{0, part.run.length} : valid(part, s);
+      const Range range = all_inside_ ? Range{0, part.run.length}
+                                      : valid_[p * size_t(grid_.shifts()) + size_t(s)];
       const int64_t at = panels_.begin(part.panel) * chunk.steps() +
                          (s - chunk.shifts.begin) * channels * width + part.offset;
       runs.push_back({at, part.src + grid_.offset(s), part.run.length, range.begin, range.end});

@@ -46,7 +46,8 @@ class GatheredBlock final : public ColumnBlock {
   const ColumnGrid& grid_;
   const TensorView& src_;
   std::vector<Part> parts_;
-  std::vector<char> used_;  // [panel][shift], unless all_inside_
+  std::vector<Range> valid_;  // [part][shift], unless all_inside_
+  std::vector<char> used_;    // [panel][shift], unless all_inside_
   bool all_inside_ = true;
 };
 

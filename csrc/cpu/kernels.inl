@@ -259,17 +259,23 @@ void pack_scattered(void* opaque_dst, const int64_t* dst_offsets, const void* op
   }
 }
 
-// One vector of a shifted run: lanes [begin, end) from elements `kStride` apart, zeros elsewhere.
+// Lanes [begin, end) of a vector from elements `kStride` apart, zeros elsewhere. Out of line: it is
+// for borders, and would take the registers of the loop around it.
 template <int kStride, class T>
-inline __attribute__((always_inline)) auto load_range(const T* p, int64_t begin, int64_t end) {
+__attribute__((noinline)) auto load_part(const T* p, int64_t begin, int64_t end) {
   using Acc = typename AccOf<T>::Type;
-  constexpr int64_t kLanes = Simd<Acc>::kLanes;
-  if (begin <= 0 && end >= kLanes) return load_strided<kStride>(p, kLanes);
-  Vec<Acc> v{};
-  if (begin < 0) begin = 0;
-  if (end > kLanes) end = kLanes;
-  if (begin < end) v = shift_up<Acc>(load_strided<kStride>(p + begin * kStride, end - begin), begin);
-  return v;
+  if (begin >= end) return Vec<Acc>{};
+  return shift_up<Acc>(load_strided<kStride>(p + begin * kStride, end - begin), begin);
+}
+
+template <int kStride, class T>
+inline __attribute__((always_inline)) auto load_lanes(const T* p, int64_t begin, int64_t end) {
+  constexpr int64_t kLanes = Simd<typename AccOf<T>::Type>::kLanes;
+#if defined(__AVX512F__)
+  if constexpr (kStride == 1 && sizeof(T) >= 4) return load_between(p, begin, end);
+#endif
+  return begin == 0 && end == kLanes ? load_strided<kStride>(p, kLanes)
+                                     : load_part<kStride>(p, begin, end);
 }
 
 // Elements `kStride` apart along i.
@@ -279,15 +285,21 @@ void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int
   constexpr int64_t kLanes = Simd<Acc>::kLanes;
   // No hardware prefetcher follows a step to another part of memory.
   const int64_t ahead = (run_count < 8 ? 4 : 2) * k_stride;
+  bool vectors = true;
+  for (int64_t r = 0; r < run_count; ++r) vectors = vectors && runs[r].count == kLanes;
   for (int64_t k = 0; k < steps; ++k) {
-    for (int64_t r = 0; r < run_count; ++r) {
-      const ShiftedRun run = runs[r];
-      const T* from = src + run.src;
-      Acc* to = dst + run.dst;
-      for (int64_t i = 0; i < run.count; i += kLanes) {
-        __builtin_prefetch(from + i * kStride + ahead);
-        const Vec<Acc> v = load_range<kStride>(from + i * kStride, run.begin - i, run.end - i);
-        store_count<Acc>(to + i, v, run.count - i);
+    for (const ShiftedRun* run = runs; vectors && run != runs + run_count; ++run) {
+      const T* from = src + run->src;
+      __builtin_prefetch(from + ahead);
+      store<Acc>(dst + run->dst, load_lanes<kStride>(from, run->begin, run->end));
+    }
+    for (const ShiftedRun* run = runs; !vectors && run != runs + run_count; ++run) {
+      for (int64_t i = 0; i < run->count; i += kLanes) {
+        const int64_t begin = run->begin < i ? 0 : run->begin - i < kLanes ? run->begin - i : kLanes;
+        const int64_t end = run->end - i < begin ? begin : run->end - i < kLanes ? run->end - i : kLanes;
+        store_count<Acc>(dst + run->dst + i,
+                         load_lanes<kStride>(src + run->src + i * kStride, begin, end),
+                         run->count - i);
       }
     }
     dst += width;

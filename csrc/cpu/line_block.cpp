@@ -92,6 +92,7 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
                      std::min(place.vectors * vector_, axis2.columns - first), place.batch,
                      {place.plane, place.first_row + row, first}, 2});
   }
+  place_panels();
 }
 
 void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const {
@@ -116,19 +117,26 @@ void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk
                        int64_t(runs.size()));
 }
 
-int64_t LineBlock::at(int64_t panel, int64_t shift, const Chunk& chunk) const {
+void LineBlock::place_panels() {
+  const int64_t shifts0 = int64_t(grid_.axis(0).shifts.size());
   const int64_t shifts1 = int64_t(grid_.axis(1).shifts.size());
   const int64_t shifts2 = int64_t(grid_.axis(2).shifts.size());
-  const int64_t s0 = shift / shifts2 / shifts1;
-  const int64_t s1 = shift / shifts2 % shifts1;
-  const int64_t s2 = shift % shifts2;
-  const int64_t row = row_of_[size_t(panel / place_.vectors * shifts1 + s1)];
-  const int64_t run = panel % place_.vectors * shifts2 + s2;
-  const ShiftedRun& source = runs_of_row_[size_t(run)];
-  if (planes_[size_t(s0)] < 0 || row < 0 || source.begin >= source.end) return -1;
-  const int64_t row_runs = int64_t(runs_of_row_.size());
-  return ((s0 * int64_t(source_rows_.size()) + row) * row_runs + run) * chunk.channel_count() *
-         vector_;
+  const int64_t rows = int64_t(source_rows_.size());
+  for (int64_t panel = 0; panel < panels_.count(); ++panel) {
+    for (int64_t s0 = 0; s0 < shifts0; ++s0) {
+      for (int64_t s1 = 0; s1 < shifts1; ++s1) {
+        const int64_t row = row_of_[size_t(panel / place_.vectors * shifts1 + s1)];
+        for (int64_t s2 = 0; s2 < shifts2; ++s2) {
+          const int64_t run = panel % place_.vectors * shifts2 + s2;
+          const ShiftedRun& source = runs_of_row_[size_t(run)];
+          const bool exists =
+              planes_[size_t(s0)] >= 0 && row >= 0 && source.begin < source.end;
+          at_.push_back(
+              exists ? int32_t((s0 * rows + row) * int64_t(runs_of_row_.size()) + run) : -1);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace mxd::cpu

@@ -30,7 +30,10 @@ class LineBlock final : public ColumnBlock {
             const LineCut& cut, int64_t block);
 
   void pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const override;
-  int64_t at(int64_t panel, int64_t shift, const Chunk& chunk) const override;
+  int64_t at(int64_t panel, int64_t shift, const Chunk& chunk) const override {
+    const int64_t vectors = at_[size_t(panel * grid_.shifts() + shift)];
+    return vectors < 0 ? -1 : vectors * vector_ * chunk.channel_count();
+  }
 
  private:
   struct Place {
@@ -40,6 +43,8 @@ class LineBlock final : public ColumnBlock {
   LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernels& kernels,
             const Place& place);
 
+  void place_panels();
+
   const ColumnGrid& grid_;
   const TensorView& src_;
   const Place place_;
@@ -48,6 +53,7 @@ class LineBlock final : public ColumnBlock {
   std::vector<int64_t> source_rows_;     // source indices on axis 1 that are packed
   std::vector<int64_t> row_of_;          // [row of the block][shift] -> index of those, or -1
   std::vector<ShiftedRun> runs_of_row_;  // [vector][shift of axis 2], for one channel
+  std::vector<int32_t> at_;              // [panel][shift], in vectors for one channel; or -1
 };
 
 }  // namespace mxd::cpu

@@ -12,6 +12,12 @@ ResultStore::ResultStore(const TapSumPlan& plan, Scratch& scratch)
       bias_(scratch.take<char>((plan.max_channels + kernels_.cols) * kernels_.acc_bytes)) {
   const GridAxis& axis = plan.grid.axis(2);
   const int64_t phases = int64_t(axis.phases.size());
+  plain_ = sum_.lanes == Lanes::kPixels && sum_.dst.axis[2] == 1 &&
+           sum_.dst.axis[1] == sum_.dst_size[2];
+  for (int a = 0; a < kAxes; ++a) {
+    plain_ = plain_ && plan.grid.axis(a).phases.size() == 1 &&
+             plan.grid.axis(a).phases[0].taps->dst_count == sum_.dst_size[a];
+  }
   interleaves_ = sum_.lanes == Lanes::kPixels && sum_.dst.axis[2] == 1 && phases > 1 &&
                  phases * kernels_.vector * kernels_.acc_bytes <= kLineBytes &&
                  axis.phases[0].taps->dst_step == phases;
@@ -46,22 +52,70 @@ void ResultStore::add(int64_t index, const Bundle& bundle, const char* acc, Rang
   entries_.push_back({index, bundle, acc, channels, stride});
 }
 
-void ResultStore::write(const ColumnRun& run) {
+void ResultStore::write(const std::vector<ColumnRun>& runs) {
+  if (plain_ && std::all_of(runs.begin(), runs.end(),
+                            [](const ColumnRun& run) { return run.axis == 2; })) {
+    write_plain(runs);
+    return;
+  }
   const int64_t line = int64_t(plan_.grid.axis(2).groups.size());
   const bool whole_lines =
       entries_.front().index % line == 0 && int64_t(entries_.size()) % line == 0;
-  const bool along_line = run.axis == 2 || run.length == 1;
-  if (!interleaves_ || !whole_lines || !along_line) {
-    for (const Entry& entry : entries_) write_phases(entry, run);
-    return;
-  }
-  for (size_t e = 0; e < entries_.size(); e += size_t(line)) {
-    const Bundle& bundle = entries_[e].bundle;
-    for (int64_t i0 = 0; i0 < int64_t(bundle.group[0]->phases.size()); ++i0) {
-      if (!phase(bundle, 0, i0).has(run.at[0])) continue;
-      for (int64_t i1 = 0; i1 < int64_t(bundle.group[1]->phases.size()); ++i1) {
-        if (phase(bundle, 1, i1).has(run.at[1])) write_line(&entries_[e], run, i0, i1);
+  const bool along_line =
+      std::all_of(runs.begin(), runs.end(),
+                  [](const ColumnRun& run) { return run.axis == 2 || run.length == 1; });
+  const bool interleave = interleaves_ && whole_lines && along_line;
+  const int64_t channels = entries_.front().channels.end - entries_.front().channels.begin;
+  // Channel by channel where each has a part of memory to itself, so that it is written in order.
+  const int64_t step = sum_.lanes == Lanes::kPixels ? 1 : channels;
+  for (int64_t channel = 0; channel < channels; channel += step) {
+    for (const ColumnRun& run : runs) {
+      for (size_t e = 0; e < entries_.size(); e += interleave ? size_t(line) : 1) {
+        if (interleave) {
+          write_lines(&entries_[e], run, channel);
+        } else {
+          write_phases(entries_[e], run, {channel, channel + step});
+        }
       }
+    }
+  }
+}
+
+// Every column is a result: rows that follow each other are written as one.
+void ResultStore::write_plain(const std::vector<ColumnRun>& runs) {
+  const Entry& entry = entries_.front();
+  struct Stretch {
+    int64_t column, dst, length;
+  };
+  std::vector<Stretch> stretches;
+  for (const ColumnRun& run : runs) {
+    const int64_t dst = run.batch * sum_.dst.batch + run.at[0] * sum_.dst.axis[0] +
+                        run.at[1] * sum_.dst.axis[1] + run.at[2];
+    if (!stretches.empty()) {
+      Stretch& last = stretches.back();
+      if (last.column + last.length == run.column && last.dst + last.length == dst) {
+        last.length += run.length;
+        continue;
+      }
+    }
+    stretches.push_back({run.column, dst, run.length});
+  }
+  char* dst = dst_of(entry);
+  for (int64_t c = 0; c < entry.channels.end - entry.channels.begin; ++c) {
+    for (const Stretch& stretch : stretches) {
+      kernels_.store(dst + (c * sum_.dst.channel + stretch.dst) * kernels_.elem_bytes, 0, 1,
+                     entry.acc + (c * entry.stride + stretch.column) * kernels_.acc_bytes, 0, 1,
+                     stretch.length, bias(entry.channels.begin + c), 0, 0);
+    }
+  }
+}
+
+void ResultStore::write_lines(const Entry* line, const ColumnRun& run, int64_t channel) {
+  const Bundle& bundle = line->bundle;
+  for (int64_t i0 = 0; i0 < int64_t(bundle.group[0]->phases.size()); ++i0) {
+    if (!phase(bundle, 0, i0).has(run.at[0])) continue;
+    for (int64_t i1 = 0; i1 < int64_t(bundle.group[1]->phases.size()); ++i1) {
+      if (phase(bundle, 1, i1).has(run.at[1])) write_line(line, run, channel, i0, i1);
     }
   }
 }
@@ -71,18 +125,18 @@ char* ResultStore::dst_of(const Entry& entry) const {
   return static_cast<char*>(sum_.dst.data) + channel * sum_.dst.channel * kernels_.elem_bytes;
 }
 
-void ResultStore::write_phases(const Entry& entry, const ColumnRun& run) {
+void ResultStore::write_phases(const Entry& entry, const ColumnRun& run, Range channels) {
   for (int64_t i0 = 0; i0 < int64_t(entry.bundle.group[0]->phases.size()); ++i0) {
     for (int64_t i1 = 0; i1 < int64_t(entry.bundle.group[1]->phases.size()); ++i1) {
       for (int64_t i2 = 0; i2 < int64_t(entry.bundle.group[2]->phases.size()); ++i2) {
-        write_phase(entry, run, i0, i1, i2);
+        write_phase(entry, run, channels, i0, i1, i2);
       }
     }
   }
 }
 
-void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, int64_t i0, int64_t i1,
-                              int64_t i2) {
+void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, Range channels, int64_t i0,
+                              int64_t i1, int64_t i2) {
   const int64_t place[kAxes] = {i0, i1, i2};
   int64_t first = 0;
   int64_t last = run.length;
@@ -100,24 +154,28 @@ void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, int64_t 
     }
   }
   if (first >= last) return;
-  const int64_t channels = entry.channels.end - entry.channels.begin;
-  char* at = dst_of(entry) + (offset + first * step) * kernels_.elem_bytes;
+  const int64_t count = channels.end - channels.begin;
+  char* at =
+      dst_of(entry) + (offset + first * step + channels.begin * sum_.dst.channel) * kernels_.elem_bytes;
+  const char* bias = this->bias(entry.channels.begin + channels.begin);
   const int64_t column = run.column + first;
   if (sum_.lanes == Lanes::kPixels) {
-    const int64_t row = entry.bundle.row(i0, i1, 0, i2, channels);
+    const int64_t all = entry.channels.end - entry.channels.begin;
+    const int64_t row = entry.bundle.row(i0, i1, channels.begin, i2, all);
     const int64_t row_step = int64_t(entry.bundle.group[2]->phases.size()) * entry.stride;
     kernels_.store(at, sum_.dst.channel, step,
                    entry.acc + (row * entry.stride + column) * kernels_.acc_bytes, row_step,
-                   channels, last - first, bias(entry.channels.begin), 1, 0);
+                   count, last - first, bias, 1, 0);
   } else {
     kernels_.store(at, step, sum_.dst.channel,
                    entry.acc + column * entry.stride * kernels_.acc_bytes, entry.stride,
-                   last - first, channels, bias(entry.channels.begin), 0, 1);
+                   last - first, count, bias, 0, 1);
   }
 }
 
 // Writes the results of all phases of the innermost axis, for one phase of each other axis.
-void ResultStore::write_line(const Entry* line, const ColumnRun& run, int64_t i0, int64_t i1) {
+void ResultStore::write_line(const Entry* line, const ColumnRun& run, int64_t channel, int64_t i0,
+                             int64_t i1) {
   const GridAxis& axis = plan_.grid.axis(2);
   const int64_t phases = int64_t(axis.phases.size());
   const int64_t most = kLineBytes / kernels_.acc_bytes / phases / kernels_.vector * kernels_.vector;
@@ -125,26 +183,24 @@ void ResultStore::write_line(const Entry* line, const ColumnRun& run, int64_t i0
   const int64_t base = run.batch * sum_.dst.batch +
                        phase(line->bundle, 0, i0).dst_at(run.at[0]) * sum_.dst.axis[0] +
                        phase(line->bundle, 1, i1).dst_at(run.at[1]) * sum_.dst.axis[1];
-  for (int64_t channel = 0; channel < channels; ++channel) {
-    char* dst = dst_of(*line) + (base + channel * sum_.dst.channel) * kernels_.elem_bytes;
-    for (int64_t begin = 0; begin < run.length; begin += most) {
-      const int64_t columns = std::min(most, run.length - begin);
-      for (int64_t p = 0; p < phases; ++p) {
-        const Member member = members_[size_t(p)];
-        const Entry& entry = line[member.group];
-        const int64_t row = entry.bundle.row(i0, i1, channel, member.place, channels);
-        rows_[size_t(p)] =
-            entry.acc + (row * entry.stride + run.column + begin) * kernels_.acc_bytes;
-      }
-      kernels_.interleave(line_, rows_.data(), phases, columns);
-      const int64_t result = axis.phases[0].dst_at(run.at[2] + begin);
-      const int64_t first = std::max<int64_t>(-result, 0);
-      const int64_t last = std::min(columns * phases, sum_.dst_size[2] - result);
-      if (first >= last) continue;
-      kernels_.store(dst + (result + first) * kernels_.elem_bytes, 0, 1,
-                     line_ + first * kernels_.acc_bytes, 0, 1, last - first,
-                     bias(line->channels.begin + channel), 0, 0);
+  char* dst = dst_of(*line) + (base + channel * sum_.dst.channel) * kernels_.elem_bytes;
+  for (int64_t begin = 0; begin < run.length; begin += most) {
+    const int64_t columns = std::min(most, run.length - begin);
+    for (int64_t p = 0; p < phases; ++p) {
+      const Member member = members_[size_t(p)];
+      const Entry& entry = line[member.group];
+      const int64_t row = entry.bundle.row(i0, i1, channel, member.place, channels);
+      rows_[size_t(p)] =
+          entry.acc + (row * entry.stride + run.column + begin) * kernels_.acc_bytes;
     }
+    kernels_.interleave(line_, rows_.data(), phases, columns);
+    const int64_t result = axis.phases[0].dst_at(run.at[2] + begin);
+    const int64_t first = std::max<int64_t>(-result, 0);
+    const int64_t last = std::min(columns * phases, sum_.dst_size[2] - result);
+    if (first >= last) continue;
+    kernels_.store(dst + (result + first) * kernels_.elem_bytes, 0, 1,
+                   line_ + first * kernels_.acc_bytes, 0, 1, last - first,
+                   bias(line->channels.begin + channel), 0, 0);
   }
 }
 

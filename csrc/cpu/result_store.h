@@ -22,8 +22,8 @@ class ResultStore {
   // Announces the accumulators of a bundle, for some of the job's channels. A line of them (a row
   // of the bundle with lanes along pixels, else a column's channels) has `stride` elements.
   void add(int64_t index, const Bundle& bundle, const char* acc, Range channels, int64_t stride);
-  // Writes the columns of a run, of all bundles announced since clear().
-  void write(const ColumnRun& run);
+  // Writes the columns of the runs, of all bundles announced since clear().
+  void write(const std::vector<ColumnRun>& runs);
   void clear() { entries_.clear(); }
 
  private:
@@ -41,9 +41,12 @@ class ResultStore {
   const GridPhase& phase(const Bundle& bundle, int a, int64_t i) const {
     return plan_.grid.axis(a).phases[size_t(bundle.group[a]->phases[size_t(i)])];
   }
-  void write_phases(const Entry& entry, const ColumnRun& run);
-  void write_phase(const Entry& entry, const ColumnRun& run, int64_t i0, int64_t i1, int64_t i2);
-  void write_line(const Entry* line, const ColumnRun& run, int64_t i0, int64_t i1);
+  void write_plain(const std::vector<ColumnRun>& runs);
+  void write_phases(const Entry& entry, const ColumnRun& run, Range channels);
+  void write_phase(const Entry& entry, const ColumnRun& run, Range channels, int64_t i0, int64_t i1,
+                   int64_t i2);
+  void write_lines(const Entry* line, const ColumnRun& run, int64_t channel);
+  void write_line(const Entry* line, const ColumnRun& run, int64_t channel, int64_t i0, int64_t i1);
   const char* bias(int64_t channel) const {
     return has_bias_ ? bias_ + channel * kernels_.acc_bytes : nullptr;
   }
@@ -55,6 +58,7 @@ class ResultStore {
   char* line_;
   char* bias_;
   bool has_bias_ = false;
+  bool plain_;        // one phase, whose rows lie behind each other in memory
   bool interleaves_;  // given whole lines of bundles
   std::vector<Member> members_;
   std::vector<const void*> rows_;

@@ -130,7 +130,7 @@ class Worker {
                              : entry.panels.begin(end - 1) + entry.panels.width(end - 1) -
                                    entry.panels.begin(first));
     }
-    for (const ColumnRun& run : block.runs()) store_.write(run);
+    store_.write(block.runs());
     store_.clear();
   }
 

@@ -14,7 +14,7 @@ constexpr int64_t kMostShifts = 64;  // of a chunk
 constexpr int64_t kJobsPerThread = 4;
 
 // What packing a vector of the source costs, in rows of a register tile multiplied by a vector.
-constexpr double kPackRows = 12;
+constexpr double kPackRows = 24;
 // A chunk should have so many channels: one step of a segment costs less the more there are.
 constexpr int64_t kFairChannels = 16;
 
