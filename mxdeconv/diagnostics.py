@@ -121,6 +121,7 @@ def explain(
             out_channels=parsed.num_filter,
             axes=axes,
             channels_last=parsed.channels_last or bool(channels_last),
+            workspace=parsed.workspace,
         )
         for name in PASSES
     }

@@ -1,0 +1,497 @@
+#include "cpu/minimal_filter.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "cpu/scratch.h"
+
+namespace mxd::cpu {
+namespace {
+
+constexpr int64_t kWeightChannels = 16;  // source channels whose weights are transformed at once
+
+float magnitude(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+void raise_to(std::atomic<uint32_t>& largest, uint32_t value) {
+  uint32_t seen = largest.load(std::memory_order_relaxed);
+  while (seen < value && !largest.compare_exchange_weak(seen, value)) {
+  }
+}
+
+// Transforms the weights: for each group and convolution group
+//   product after product, panel after panel of dst channels, steps of the summation within one.
+// A job does one panel of one correlation.
+class WeightWorker {
+ public:
+  WeightWorker(const FilterPlan& plan, float* weights, std::atomic<uint32_t>& largest)
+      : plan_(plan),
+        kernels_(*plan.kernels),
+        weights_(weights),
+        largest_(largest),
+        scratch_(new Scratch(kBytes)) {
+    for (float*& buffer : buffer_) buffer = scratch_->take<float>(kMost);
+  }
+
+  static constexpr int64_t kMost = 64 * kWeightChannels * 32;  // 4 products an axis, widest panel
+  static constexpr int64_t kBytes = 3 * align_up(kMost * 4);
+
+  static int64_t jobs(const FilterPlan& plan) {
+    return plan.geometry.groups * int64_t(plan.groups.size() * plan.groups[0].correlations.size()) *
+           plan.columns.count();
+  }
+
+  void operator()(int64_t job) {
+    const int64_t panel = job % plan_.columns.count();
+    job /= plan_.columns.count();
+    const int64_t correlations = int64_t(plan_.groups[0].correlations.size());
+    const int64_t c = job % correlations;
+    job /= correlations;
+    const FilterGroup& group = plan_.groups[size_t(job) % plan_.groups.size()];
+    const int64_t conv_group = job / int64_t(plan_.groups.size());
+    const int64_t width = plan_.columns.width(panel);
+    const int64_t product = plan_.steps * plan_.columns.padded_total();
+    float* dst = weights_ + group.weight_begin + conv_group * group.products() * product +
+                 plan_.columns.begin(panel) * plan_.steps + c * plan_.src_channels * width;
+    const Correlation& correlation = group.correlations[size_t(c)];
+    for (int64_t k = 0; k < plan_.src_channels; k += kWeightChannels) {
+      const int64_t channels = std::min(kWeightChannels, plan_.src_channels - k);
+      transform(group, correlation, conv_group, panel, k, channels, dst + k * width, product);
+    }
+  }
+
+ private:
+  void transform(const FilterGroup& group, const Correlation& correlation, int64_t conv_group,
+                 int64_t panel, int64_t first, int64_t channels, float* dst, int64_t dst_step) {
+    const int64_t width = plan_.columns.width(panel);
+    const int64_t present = plan_.columns.present(panel);
+    const int64_t count = channels * width;
+    const int64_t padded = ceil_div(count, kFilterLanes) * kFilterLanes;
+    int64_t r[kAxes], p[kAxes];
+    for (int a = 0; a < kAxes; ++a) {
+      r[a] = taps_of(group.kind[a]);
+      p[a] = products_of(group.kind[a]);
+    }
+    float* taps = buffer_[0];
+    std::memset(taps, 0, size_t(r[0] * r[1] * r[2] * padded) * 4);
+    const WeightView& w = plan_.weight;
+    const int64_t origin = conv_group * plan_.weight_group + first * w.in_channel +
+                           plan_.columns.begin(panel) * w.out_channel;
+    float* at = taps;
+    for (int64_t e0 = 0; e0 < r[0]; ++e0) {
+      for (int64_t e1 = 0; e1 < r[1]; ++e1) {
+        for (int64_t e2 = 0; e2 < r[2]; ++e2, at += padded) {
+          const int64_t e[kAxes] = {e0, e1, e2};
+          int64_t offset = origin;
+          for (int a = 0; a < kAxes; ++a) {
+            offset +=
+                (correlation.axis[a].tap_first + e[a] * correlation.axis[a].tap_step) * w.tap[a];
+          }
+          kernels_.pack(at, width, static_cast<const char*>(w.data) + offset * kernels_.elem_bytes,
+                        present, w.out_channel, channels, w.in_channel);
+        }
+      }
+    }
+    raise_to(largest_, kernels_.filter.largest(taps, at - taps));
+    // One axis after the other, the innermost first.
+    const FilterMap map = FilterMap::kTaps;
+    float* rows = buffer_[1];
+    kernels_.filter.combine(
+        group.kind[2], map,
+        {rows, padded, taps, padded, padded, r[0] * r[1], p[2] * padded, r[2] * padded});
+    float* planes = buffer_[2];
+    kernels_.filter.combine(group.kind[1], map,
+                            {planes, p[2] * padded, rows, p[2] * padded, p[2] * padded, r[0],
+                             p[1] * p[2] * padded, r[1] * p[2] * padded});
+    float* all = buffer_[0];
+    const int64_t plane = p[1] * p[2] * padded;
+    kernels_.filter.combine(group.kind[0], map, {all, plane, planes, plane, plane, 1, 0, 0});
+    for (int64_t t = 0; t < p[0] * p[1] * p[2]; ++t) {
+      std::memcpy(dst + t * dst_step, all + t * padded, size_t(count) * 4);
+    }
+  }
+
+  const FilterPlan& plan_;
+  const Kernels& kernels_;
+  float* weights_;
+  std::atomic<uint32_t>& largest_;
+  std::unique_ptr<Scratch> scratch_;
+  float* buffer_[3];
+};
+
+class Worker {
+ public:
+  // `limit` bounds the bits of the source values; `unsafe` is set where one exceeds it.
+  Worker(const FilterPlan& plan, const float* weights, uint32_t limit, std::atomic<bool>& unsafe)
+      : plan_(plan),
+        kernels_(*plan.kernels),
+        weights_(weights),
+        limit_(limit),
+        unsafe_(unsafe),
+        scratch_(new Scratch(plan.worker_bytes())) {
+    region_ = scratch_->take<float>(plan.region_elements);
+    rows_ = scratch_->take<float>(plan.rows_elements);
+    source_ = scratch_->take<float>(plan.source_elements);
+    products_ = scratch_->take<float>(plan.product_elements);
+    results_ = scratch_->take<float>(plan.result_elements);
+    staging_ = scratch_->take<float>(plan.staging_elements);
+    bias_ = scratch_->take<float>(plan.block_channels);
+  }
+
+  void operator()(int64_t job) {
+    if (unsafe_.load(std::memory_order_relaxed)) return;
+    locate(job);
+    load_bias();
+    if (plan_.shared_source) pack_shared();
+    for (size_t g = 0; g < plan_.groups.size(); ++g) {
+      const FilterGroup& group = plan_.groups[g];
+      transform_source(group);
+      multiply(group);
+      transform_results(group);
+      if (int64_t(g + 1) % plan_.last_axis_groups == 0) store(group);
+    }
+  }
+
+ private:
+  void locate(int64_t job) {
+    const int64_t dst_block = job % plan_.dst_blocks;
+    job /= plan_.dst_blocks;
+    panel_begin_ = plan_.columns.count() * dst_block / plan_.dst_blocks;
+    panel_end_ = plan_.columns.count() * (dst_block + 1) / plan_.dst_blocks;
+    channel_begin_ = plan_.columns.begin(panel_begin_);
+    const int64_t last = panel_end_ - 1;
+    channels_ = plan_.columns.begin(last) + plan_.columns.present(last) - channel_begin_;
+    for (int a = kAxes - 1; a >= 0; --a) {
+      range_[a] = plan_.block_range(a, job % plan_.count[a]);
+      job /= plan_.count[a];
+    }
+    batch_ = plan_.batch_range(job % plan_.batch_count);
+    conv_group_ = job / plan_.batch_count;
+  }
+
+  int64_t images() const { return batch_.end - batch_.begin; }
+
+  void load_bias() {
+    if (!plan_.bias.data) return;
+    const int64_t first = conv_group_ * plan_.dst_channels + channel_begin_;
+    const char* bias =
+        static_cast<const char*>(plan_.bias.data) + first * plan_.bias.stride * kernels_.elem_bytes;
+    kernels_.pack(bias_, channels_, bias, channels_, plan_.bias.stride, 1, 0);
+  }
+
+  // ---- source -----------------------------------------------------------------------------
+
+  void pack_shared() {
+    std::vector<Correlation> all;
+    for (const FilterGroup& group : plan_.groups) all.push_back(group.correlations[0]);
+    shared_ = plan_.region(all.data(), all.data() + all.size(), range_);
+    for (int64_t c = 0; c < ceil_div(plan_.src_channels, kFilterChunk); ++c) {
+      pack(all[0], shared_, c, region_ + c * images() * shared_.pixels() * kFilterChunk);
+    }
+  }
+
+  // Copies a chunk of channels of a region, pixel after pixel, zeros outside of the source.
+  void pack(const Correlation& grid, const FilterRegion& region, int64_t chunk, float* dst) {
+    const int64_t first = chunk * kFilterChunk;
+    const int64_t channels = std::min(kFilterChunk, plan_.src_channels - first);
+    const int64_t elements = images() * region.pixels() * kFilterChunk;
+    Range inside[kAxes];
+    bool whole = channels == kFilterChunk;
+    for (int a = 0; a < kAxes; ++a) {
+      inside[a].begin = std::min(std::max<int64_t>(-region.begin[a], 0), region.size[a]);
+      inside[a].end = std::max(std::min(grid.axis[a].src_size - region.begin[a], region.size[a]),
+                               inside[a].begin);
+      whole = whole && inside[a].begin == 0 && inside[a].end == region.size[a];
+    }
+    if (!whole) std::memset(dst, 0, size_t(elements) * 4);
+    const TensorView& src = plan_.src;
+    const auto element = [&](int a, int64_t index) {
+      return (grid.axis[a].src_first + (region.begin[a] + index) * grid.axis[a].src_step) *
+             src.axis[a];
+    };
+    const int64_t line = inside[2].end - inside[2].begin;
+    for (int64_t n = 0; n < images() && line > 0; ++n) {
+      for (int64_t i0 = inside[0].begin; i0 < inside[0].end; ++i0) {
+        for (int64_t i1 = inside[1].begin; i1 < inside[1].end; ++i1) {
+          const int64_t offset = (batch_.begin + n) * src.batch +
+                                 (conv_group_ * plan_.src_channels + first) * src.channel +
+                                 element(0, i0) + element(1, i1) + element(2, inside[2].begin);
+          const int64_t pixel =
+              ((n * region.size[0] + i0) * region.size[1] + i1) * region.size[2] + inside[2].begin;
+          kernels_.pack(dst + pixel * kFilterChunk, kFilterChunk,
+                        static_cast<const char*>(src.data) + offset * kernels_.elem_bytes, channels,
+                        src.channel, line, grid.axis[2].src_step * src.axis[2]);
+        }
+      }
+    }
+    if (kernels_.filter.largest(dst, elements) > limit_) unsafe_ = true;
+  }
+
+  void transform_source(const FilterGroup& group) {
+    for (int a = 0; a < kAxes; ++a) {
+      tiles_[a] = plan_.tiles(group, a, range_[a].end - range_[a].begin);
+    }
+    tile_count_ = images() * tiles_[0] * tiles_[1] * tiles_[2];
+    float* dst = source_;
+    for (const Correlation& correlation : group.correlations) {
+      const FilterRegion own = plan_.region(&correlation, &correlation + 1, range_);
+      const FilterRegion& region = plan_.shared_source ? shared_ : own;
+      for (int64_t c = 0; c < ceil_div(plan_.src_channels, kFilterChunk); ++c) {
+        const int64_t elements = images() * region.pixels() * kFilterChunk;
+        const float* packed = plan_.shared_source ? region_ + c * elements : region_;
+        if (!plan_.shared_source) pack(correlation, region, c, region_);
+        const int64_t length = std::min(kFilterChunk, plan_.src_channels - c * kFilterChunk);
+        transform_chunk(group, region, own, packed, length, dst);
+        dst += tile_count_ * kFilterChunk;
+      }
+    }
+  }
+
+  // `dst` is the chunk's place in the first product.
+  void transform_chunk(const FilterGroup& group, const FilterRegion& region,
+                       const FilterRegion& own, const float* packed, int64_t length, float* dst) {
+    const int64_t row = region.size[2] * kFilterChunk;
+    const int64_t plane = region.size[1] * row;
+    const int64_t image = region.size[0] * plane;
+    const int64_t p0 = products_of(group.kind[0]), p1 = products_of(group.kind[1]);
+    const int64_t p2 = products_of(group.kind[2]);
+    const int64_t m1 = results_of(group.kind[1]), m2 = results_of(group.kind[2]);
+    const int64_t product = int64_t(plan_.lengths.size()) * tile_count_ * kFilterChunk;
+    const int64_t channels = ceil_div(length, kFilterLanes) * kFilterLanes;
+    const float* origin = packed;
+    for (int a = 0; a < kAxes; ++a) {
+      const int64_t stride = a == 0 ? plane : a == 1 ? row : kFilterChunk;
+      origin += (own.begin[a] - region.begin[a]) * stride;
+    }
+    float* planes = rows_;
+    float* rows = rows_ + p0 * plane;
+    const int64_t plane_run = (own.size[1] - 1) * row + own.size[2] * kFilterChunk;
+    int64_t tile = 0;
+    for (int64_t n = 0; n < images(); ++n) {
+      for (int64_t u0 = 0; u0 < tiles_[0]; ++u0) {
+        const float* at = origin + n * image + u0 * results_of(group.kind[0]) * plane;
+        const bool flat = group.kind[0] == FilterKind::kSingle;
+        if (!flat) {
+          combine(group.kind[0], FilterMap::kSource,
+                  {planes, plane, at, plane, plane_run, 1, 0, 0});
+        }
+        for (int64_t u1 = 0; u1 < tiles_[1]; ++u1, tile += tiles_[2]) {
+          for (int64_t t0 = 0; t0 < p0; ++t0) {
+            const float* from = (flat ? at : planes + t0 * plane) + u1 * m1 * row;
+            const bool single = group.kind[1] == FilterKind::kSingle;
+            if (!single) {
+              combine(group.kind[1], FilterMap::kSource,
+                      {rows, row, from, row, own.size[2] * kFilterChunk, 1, 0, 0});
+            }
+            for (int64_t t1 = 0; t1 < p1; ++t1) {
+              combine(group.kind[2], FilterMap::kSource,
+                      {dst + (t0 * p1 + t1) * p2 * product + tile * kFilterChunk, product,
+                       single ? from : rows + t1 * row, kFilterChunk, channels, tiles_[2],
+                       kFilterChunk, m2 * kFilterChunk});
+            }
+          }
+        }
+      }
+    }
+  }
+
+  void combine(FilterKind kind, FilterMap map, const FilterCombine& what) const {
+    kernels_.filter.combine(kind, map, what);
+  }
+
+  // ---- products ---------------------------------------------------------------------------
+
+  void multiply(const FilterGroup& group) {
+    const Panels tiles = Panels::of_rows(kernels_, tile_count_);
+    const int64_t chunks = int64_t(plan_.lengths.size());
+    const int64_t padded = plan_.columns.padded_total();
+    const float* weights =
+        weights_ + group.weight_begin + conv_group_ * group.products() * plan_.steps * padded;
+    for (int64_t t = 0; t < group.products(); ++t) {
+      const float* source = source_ + t * chunks * tile_count_ * kFilterChunk;
+      float* products = products_ + t * tile_count_ * plan_.block_channels;
+      for (int64_t panel = panel_begin_; panel < panel_end_; ++panel) {
+        const int64_t begin = plan_.columns.begin(panel);
+        const float* col = weights + (t * padded + begin) * plan_.steps;
+        const float* ahead = next_panel(weights, t, panel);
+        for (int64_t r = 0; r < tiles.count(); ++r) {
+          kernels_.filter.multiply(
+              int(tiles.width(r)), int(plan_.columns.width(panel)),
+              source + tiles.begin(r) * kFilterChunk, tile_count_ * kFilterChunk,
+              plan_.lengths.data(), chunks, col, ahead + (r % 2) * plan_.steps * 16,
+              products + tiles.begin(r) * plan_.block_channels + begin - channel_begin_,
+              plan_.block_channels);
+        }
+      }
+    }
+  }
+
+  // Where the weights lie that are multiplied after those of this panel.
+  const float* next_panel(const float* weights, int64_t t, int64_t panel) const {
+    const int64_t padded = plan_.columns.padded_total();
+    if (panel + 1 == panel_end_) {
+      ++t;
+      panel = panel_begin_;
+    } else {
+      ++panel;
+    }
+    return weights + (t * padded + plan_.columns.begin(panel)) * plan_.steps;
+  }
+
+  // ---- results ----------------------------------------------------------------------------
+
+  // Maps the products to the results, interleaved along the last axis as they lie in memory.
+  void transform_results(const FilterGroup& group) {
+    const int64_t p1 = products_of(group.kind[1]);
+    const int64_t p2 = products_of(group.kind[2]);
+    const int64_t m0 = results_of(group.kind[0]), m1 = results_of(group.kind[1]);
+    const int64_t m2 = results_of(group.kind[2]);
+    const int64_t width = plan_.block_channels;
+    const int64_t product = tile_count_ * width;
+    const int64_t row = tiles_[2] * width;  // a product of a row of tiles
+    const FilterAxis& last = group.correlations[0].axis[2];
+    float* planes = results_;
+    float* rows = results_ + m0 * p1 * p2 * row;
+    const float* at = products_;
+    for (int64_t n = 0; n < images(); ++n) {
+      for (int64_t u0 = 0; u0 < tiles_[0]; ++u0) {
+        for (int64_t u1 = 0; u1 < tiles_[1]; ++u1, at += row) {
+          const bool flat = group.kind[0] == FilterKind::kSingle;
+          if (!flat) {
+            combine(group.kind[0], FilterMap::kResult,
+                    {planes, p1 * p2 * row, at, p1 * p2 * product, row, p1 * p2, row, product});
+          }
+          const int64_t plane_step = flat ? product : row;  // from one product to the next
+          for (int64_t i0 = 0; i0 < m0; ++i0) {
+            const float* plane = flat ? at : planes + i0 * p1 * p2 * row;
+            const bool single = group.kind[1] == FilterKind::kSingle;
+            if (!single) {
+              combine(group.kind[1], FilterMap::kResult,
+                      {rows, p2 * row, plane, p2 * plane_step, row, p2, row, plane_step});
+            }
+            for (int64_t i1 = 0; i1 < m1; ++i1) {
+              const float* from = single ? plane : rows + i1 * p2 * row;
+              const int64_t q0 = u0 * m0 + i0;
+              const int64_t q1 = u1 * m1 + i1;
+              if (q0 >= range_[0].end - range_[0].begin || q1 >= range_[1].end - range_[1].begin) {
+                continue;
+              }
+              combine(
+                  group.kind[2], FilterMap::kResult,
+                  {staged(n, q0, q1) + last.dst_first * width, last.dst_step * width, from,
+                   single ? plane_step : row, width, tiles_[2], m2 * last.dst_step * width, width});
+            }
+          }
+        }
+      }
+    }
+  }
+
+  float* staged(int64_t n, int64_t q0, int64_t q1) const {
+    return staging_ + ((n * plan_.step[0] + q0) * plan_.step[1] + q1) * plan_.step[2] *
+                          plan_.dst_step[2] * plan_.block_channels;
+  }
+
+  // Writes the staged rows: of this group's phase on the outer axes, and all results of the last.
+  void store(const FilterGroup& group) {
+    const FilterAxis(&axis)[kAxes] = group.correlations[0].axis;
+    const TensorView& dst = plan_.dst;
+    const float* bias = plan_.bias.data ? bias_ : nullptr;
+    const int64_t begin = range_[2].begin * plan_.dst_step[2];
+    const int64_t end = std::min(range_[2].end * plan_.dst_step[2], plan_.dst_size[2]);
+    const int64_t channel0 = conv_group_ * plan_.dst_channels + channel_begin_;
+    for (int64_t n = 0; n < images(); ++n) {
+      for (int64_t q0 = range_[0].begin; q0 < std::min(range_[0].end, axis[0].dst_count); ++q0) {
+        for (int64_t q1 = range_[1].begin; q1 < std::min(range_[1].end, axis[1].dst_count); ++q1) {
+          const int64_t offset = (batch_.begin + n) * dst.batch + channel0 * dst.channel +
+                                 (axis[0].dst_first + q0 * axis[0].dst_step) * dst.axis[0] +
+                                 (axis[1].dst_first + q1 * axis[1].dst_step) * dst.axis[1] +
+                                 begin * dst.axis[2];
+          char* at = static_cast<char*>(dst.data) + offset * kernels_.elem_bytes;
+          const float* row = staged(n, q0 - range_[0].begin, q1 - range_[1].begin);
+          if (dst.axis[2] == 1 && dst.channel != 1) {
+            kernels_.filter.store_turned(at, dst.channel, row, plan_.block_channels, channels_,
+                                         end - begin, bias);
+          } else {
+            kernels_.store(at, dst.axis[2], dst.channel, row, plan_.block_channels, end - begin,
+                           channels_, bias, 0, 1);
+          }
+        }
+      }
+    }
+  }
+
+  const FilterPlan& plan_;
+  const Kernels& kernels_;
+  const float* weights_;
+  const uint32_t limit_;
+  std::atomic<bool>& unsafe_;
+  std::unique_ptr<Scratch> scratch_;
+  float* region_;    // packed source
+  float* rows_;      // source transformed along the outer axes
+  float* source_;    // transformed source: [product][chunk][tile][channel of the chunk]
+  float* products_;  // [product][tile][channel]
+  float* results_;   // products mapped along the outer axes
+  float* staging_;   // results: [image][outer axes][last axis, interleaved][channel]
+  float* bias_;
+  // The job at hand.
+  int64_t conv_group_ = 0, panel_begin_ = 0, panel_end_ = 0, channel_begin_ = 0, channels_ = 0;
+  Range range_[kAxes], batch_;
+  FilterRegion shared_;
+  // The group at hand.
+  int64_t tiles_[kAxes], tile_count_ = 0;
+};
+
+// No more workers than the workspace has room for.
+class FewerThreads : public Threads {
+ public:
+  FewerThreads(const Threads& threads, int64_t most) : threads_(threads), most_(most) {}
+  int count() const override { return int(std::min<int64_t>(threads_.count(), most_)); }
+  void run(int workers, void (*worker)(void*), void* context) const override {
+    threads_.run(workers, worker, context);
+  }
+
+ private:
+  const Threads& threads_;
+  const int64_t most_;
+};
+
+// What source values may be at most, given the weights: every sum of every map then stays finite.
+uint32_t source_limit(const FilterPlan& plan, float largest_weight) {
+  constexpr double kMost = 0x1p126;
+  if (!(largest_weight <= 0x1p120f)) return 0;
+  const double products = double(plan.steps) * plan.growth * double(largest_weight);
+  return bits_of(float(std::min(0x1p120, products > 0 ? kMost / products : 0x1p120)));
+}
+
+}  // namespace
+
+bool run_minimal_filter(const FilterPlan& plan, const Resources& resources) {
+  const int64_t room = resources.workspace_bytes - plan.weight_bytes();
+  const FewerThreads threads(*resources.threads, std::max<int64_t>(room / plan.worker_bytes(), 1));
+  Scratch scratch(plan.weight_bytes());
+  float* weights = scratch.take<float>(plan.weight_elements);
+  std::atomic<uint32_t> largest{0};
+  for_each_job(threads, WeightWorker::jobs(plan),
+               [&] { return WeightWorker(plan, weights, largest); });
+  const float largest_weight = magnitude(largest);
+  if (!(largest_weight <= 0x1p120f)) return false;
+  const uint32_t limit = source_limit(plan, largest_weight);
+  std::atomic<bool> unsafe{false};
+  for_each_job(threads, plan.jobs(), [&] { return Worker(plan, weights, limit, unsafe); });
+  return !unsafe;
+}
+
+}  // namespace mxd::cpu
