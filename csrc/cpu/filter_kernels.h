@@ -46,9 +46,10 @@ struct FilterKernels {
                    int64_t tile_stride);
 
   // dst[f * dst_stride + x] = round(acc[x * acc_stride + f] + bias[f]); bias may be null. Reads
-  // the rows of acc up to a multiple of kFilterLanes.
+  // the rows of acc up to a multiple of kFilterLanes. `past_caches` asks for stores that do not
+  // read the lines first: for results too large to stay in a cache.
   void (*store_turned)(void* dst, int64_t dst_stride, const float* acc, int64_t acc_stride,
-                       int64_t channels, int64_t pixels, const float* bias);
+                       int64_t channels, int64_t pixels, const float* bias, bool past_caches);
 
   // The largest magnitude among `count` values, a multiple of kFilterLanes, as the bits of a
   // float: those of an infinity or a NaN are larger than those of any number.

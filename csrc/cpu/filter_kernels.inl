@@ -128,9 +128,23 @@ void filter_combine(FilterKind kind, FilterMap map, const FilterCombine& c) {
 // ---- the products -------------------------------------------------------------------------
 
 template <int kRows, int kVectors>
+inline __attribute__((always_inline)) void filter_step(V (&sum)[kRows][kVectors], const float* row,
+                                                       const float* col) {
+  V c[kVectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) c[v] = load<float>(col + v * Simd<float>::kLanes);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sum[r][v] += row[r * kFilterChunk] * c[v];
+  }
+}
+
+template <int kRows, int kVectors>
 void filter_tile(const float* row, int64_t row_chunk, const int64_t* lengths, int64_t chunks,
                  const float* col, const float* ahead, float* tile, int64_t tile_stride) {
   constexpr int kLanes = Simd<float>::kLanes;
+  constexpr int kCols = kVectors * kLanes;
   constexpr int kLine = 16;
   V sum[kRows][kVectors];
 #pragma GCC unroll 16
@@ -140,19 +154,20 @@ void filter_tile(const float* row, int64_t row_chunk, const int64_t* lengths, in
   }
   for (int64_t s = 0; s < chunks; ++s) {
     const float* at = row + s * row_chunk;
+    const float* end = at + lengths[s];
 #pragma GCC unroll 1
-    for (const float* end = at + lengths[s]; at != end; ++at) {
+    for (; at + 2 <= end; at += 2) {  // two steps, to spare the loop's own instructions
       __builtin_prefetch(ahead, 0, 2);
+      filter_step<kRows, kVectors>(sum, at, col);
+      __builtin_prefetch(ahead + kLine, 0, 2);
+      filter_step<kRows, kVectors>(sum, at + 1, col + kCols);
+      ahead += 2 * kLine;
+      col += 2 * kCols;
+    }
+    if (at != end) {
+      filter_step<kRows, kVectors>(sum, at, col);
       ahead += kLine;
-      V c[kVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) c[v] = load<float>(col + v * kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sum[r][v] += at[r * kFilterChunk] * c[v];
-      }
-      col += kVectors * kLanes;
+      col += kCols;
     }
   }
 #pragma GCC unroll 16
@@ -180,9 +195,23 @@ void filter_rows(int rows, int cols, const float* row, int64_t row_chunk, const 
 
 // ---- to and from memory -------------------------------------------------------------------
 
+// A store past the caches, where the instruction set has one for whole lines.
+template <class T>
+inline __attribute__((always_inline)) void store_past(T* p, V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (reinterpret_cast<uintptr_t>(p) % sizeof(V) == 0) {
+      _mm512_stream_ps(reinterpret_cast<float*>(p), (__m512)v);
+      return;
+    }
+  }
+#endif
+  store_as(p, v);
+}
+
 template <class T>
 void store_turned(void* opaque_dst, int64_t dst_stride, const float* acc, int64_t acc_stride,
-                  int64_t channels, int64_t pixels, const float* bias) {
+                  int64_t channels, int64_t pixels, const float* bias, bool past_caches) {
   constexpr int kLanes = Simd<float>::kLanes;
   T* dst = static_cast<T*>(opaque_dst);
   // Along the rows first: where they start at the same place of a page, 16 of them fill a set of
@@ -203,16 +232,21 @@ void store_turned(void* opaque_dst, int64_t dst_stride, const float* acc, int64_
         if (r >= rows) break;
         const V sum = square[r] + (bias ? bias[f + r] : 0.0f);
         T* out = dst + (f + r) * dst_stride + x;
-        if (present == kLanes) {
-          store_as(out, sum);
-        } else {
+        if (present < kLanes) {
           float lanes[kLanes];
           store<float>(lanes, sum);
           for (int64_t i = 0; i < present; ++i) from_acc(lanes[i], out + i);
+        } else if (past_caches) {
+          store_past(out, sum);
+        } else {
+          store_as(out, sum);
         }
       }
     }
   }
+#if defined(__AVX512F__)
+  if (past_caches) _mm_sfence();  // before another thread is told that the results are there
+#endif
 }
 
 inline uint32_t largest_magnitude(const float* values, int64_t count) {

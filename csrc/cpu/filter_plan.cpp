@@ -10,6 +10,8 @@ namespace {
 
 constexpr int64_t kMostPhases = 64;
 constexpr int64_t kMostTaps = 3;  // of a phase on one axis
+constexpr int64_t kMostKernel = 4096;
+constexpr int64_t kWeightChannels = 16;
 
 // Tiles of a block: enough rows that a column panel of the weights, streamed from the cache,
 // feeds several register tiles. Channels of a block: what its products fit in L2 for.
@@ -21,15 +23,49 @@ std::vector<AxisTaps> phases_of(const Axis& axis) {
   return forward_phases(axis);
 }
 
+int64_t products_for(FilterKind kind, int64_t results) {
+  return ceil_div(results, results_of(kind)) * products_of(kind);
+}
+
 // The kind that needs the fewest products for all results; of two, the one with fewer weights.
 FilterKind kind_for(int64_t taps, int64_t results) {
   if (taps == 1) return FilterKind::kSingle;
   if (taps == 3) return FilterKind::kF23;
-  const auto products = [results](FilterKind kind) {
-    return ceil_div(results, results_of(kind)) * products_of(kind);
-  };
-  return products(FilterKind::kF32) < products(FilterKind::kF22) ? FilterKind::kF32
-                                                                 : FilterKind::kF22;
+  return products_for(FilterKind::kF32, results) < products_for(FilterKind::kF22, results)
+             ? FilterKind::kF32
+             : FilterKind::kF22;
+}
+
+// Renumbers the results of all phases so that result q meets the same source values in each: they
+// then share their transformed source. More tiles hang over at the ends for it: only where that
+// takes no more products.
+void align(std::vector<FilterAxis>& axes) {
+  int64_t least = axes[0].src_begin;
+  int64_t apart = 0, together = 0;
+  for (const FilterAxis& axis : axes) {
+    if (taps_of(axis.kind) != taps_of(axes[0].kind)) return;
+    least = std::min(least, axis.src_begin);
+  }
+  std::vector<FilterAxis> aligned = axes;
+  int64_t results = 0, low = 0, high = 0;
+  for (FilterAxis& axis : aligned) {
+    const int64_t shift = axis.src_begin - least;
+    axis.src_begin = least;
+    axis.dst_first -= shift * axis.dst_step;
+    axis.dst_begin += shift;
+    axis.dst_end += shift;
+    results = std::max(results, axis.dst_end);
+    low = std::min(low, axis.dst_first);
+    high = std::max(high, axis.dst_first);
+  }
+  if (high - low >= axes[0].dst_step) return;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    aligned[i].kind = kind_for(taps_of(axes[i].kind), results);
+    together += products_for(aligned[i].kind, results);
+    apart += products_for(axes[i].kind, axes[i].dst_end);
+  }
+  // Where both are equal but of different kinds, the weights are fewer apart.
+  if (together < apart || (together == apart && aligned[0].kind == axes[0].kind)) axes = aligned;
 }
 
 std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
@@ -47,6 +83,7 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
            -phase.tap_step,
            phase.dst_begin,
            phase.dst_step,
+           0,
            phase.dst_count};
     } else {
       a = {kind_for(phase.tap_count, axis.in),
@@ -58,10 +95,12 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
            phase.tap_step,
            0,
            1,
+           0,
            axis.in};
     }
     found.push_back(a);
   }
+  if (pass == Pass::kForward) align(found);
   return found;
 }
 
@@ -69,6 +108,11 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
 
 const char* FilterPlan::why_not(Pass pass, const Problem& problem) {
   if (problem.dtype == DType::kFloat64) return "minimal filtering never runs in float64";
+  if (double(problem.geometry.axis[0].kernel) * double(problem.geometry.axis[1].kernel) *
+          double(problem.geometry.axis[2].kernel) >
+      double(kMostKernel)) {
+    return "minimal filtering needs a small kernel";
+  }
   bool several = false;
   int64_t combinations = 1;
   for (const Axis& axis : problem.geometry.axis) {
@@ -108,18 +152,19 @@ FilterPlan::FilterPlan(Pass pass, const Problem& problem)
   if (forward) bias = problem.bias;
 
   std::vector<FilterAxis> axes[kAxes];
-  int64_t results[kAxes];
   int64_t unit[kAxes];  // whole tiles of every kind
   for (int a = 0; a < kAxes; ++a) {
     axes[a] = correlations_of(pass, geometry.axis[a]);
     unit[a] = 1;
     results[a] = 0;
     for (const FilterAxis& axis : axes[a]) {
-      results[a] = std::max(results[a], axis.dst_count);
+      results[a] = std::max(results[a], axis.dst_end);
       const int64_t m = results_of(axis.kind);
       if (unit[a] % m != 0) unit[a] *= m;
     }
     dst_step[a] = axes[a][0].dst_step;
+    dst_low = axes[a][0].dst_first;
+    for (const FilterAxis& axis : axes[a]) dst_low = std::min(dst_low, axis.dst_first);
     dst_size[a] = forward ? geometry.axis[a].out : geometry.axis[a].in;
   }
   for (const FilterAxis& a0 : axes[0]) {
@@ -146,6 +191,9 @@ FilterPlan::FilterPlan(Pass pass, const Problem& problem)
   block_panels = ceil_div(columns.count(), dst_blocks);
   block_channels = std::min(block_panels * kernels->cols, columns.padded_total());
   block_channels = ceil_div(block_channels, kFilterLanes) * kFilterLanes;
+
+  weight_channels =
+      std::clamp<int64_t>(kMostProducts * kWeightChannels / geometry.taps(), 1, kWeightChannels);
 
   // The block grows from the innermost axis outwards.
   int64_t room = kBlockTiles;
@@ -203,9 +251,13 @@ int64_t FilterPlan::worker_bytes() const {
          7 * kAlignment;
 }
 
+int64_t FilterPlan::weight_worker_bytes() const {
+  return (geometry.taps() + 2 * kMostProducts) * weight_channels * kernels->cols * 4 +
+         3 * kAlignment;
+}
+
 Range FilterPlan::block_range(int axis, int64_t index) const {
-  const int64_t results = ceil_div(dst_size[axis], dst_step[axis]);
-  return {index * step[axis], std::min((index + 1) * step[axis], results)};
+  return {index * step[axis], std::min((index + 1) * step[axis], results[axis])};
 }
 
 Range FilterPlan::batch_range(int64_t index) const {

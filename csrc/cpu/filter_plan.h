@@ -6,6 +6,7 @@
 // add to the same results. A *group* is what shares results: one correlation, or all.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "core/tap_plan.h"
@@ -23,12 +24,15 @@ constexpr int64_t taps_of(FilterKind kind) {
 }
 constexpr int64_t products_of(FilterKind kind) { return results_of(kind) + taps_of(kind) - 1; }
 
+constexpr int64_t kMostProducts = 64;  // four an axis
+
 struct FilterAxis {
   FilterKind kind;
   int64_t src_begin;                      // source index of result 0, e = 0
   int64_t src_first, src_step, src_size;  // element src_first + index * src_step, 0 <= index < size
   int64_t tap_first, tap_step;            // of the kernel, for e = 0 and from one e to the next
-  int64_t dst_first, dst_step, dst_count;
+  int64_t dst_first, dst_step;            // of the destination; results dst_begin .. dst_end-1
+  int64_t dst_begin, dst_end;             // exist, those from 0 on belong to the tiles
 };
 
 struct Correlation {
@@ -83,8 +87,10 @@ struct FilterPlan {
   Panels columns;                     // of all dst channels of a convolution group
   int64_t block_panels, dst_blocks;   // panels in a block of dst channels, such blocks
   int64_t block_channels;             // padded channels of a block
+  int64_t weight_channels;            // source channels whose weights are transformed at once
+  int64_t results[kAxes];             // of any correlation
   int64_t step[kAxes], count[kAxes];  // results in a block, blocks
-  int64_t span[kAxes];                // results that the tiles of a block cover
+  int64_t dst_low;                    // least dst_first on the last axis
   int64_t dst_step[kAxes], dst_size[kAxes];
   int64_t batch_step, batch_count;
   int64_t tile_count;  // most tiles in a block
@@ -92,9 +98,15 @@ struct FilterPlan {
       result_elements, staging_elements;
   double growth;  // how much larger than the direct products the sums of a product may become
 
+  int64_t dst_bytes() const {
+    return geometry.batch * geometry.groups * dst_channels * dst_size[0] * dst_size[1] *
+           dst_size[2] * kernels->elem_bytes;
+  }
   int64_t weight_bytes() const { return weight_elements * 4; }
   int64_t worker_bytes() const;
-  int64_t bytes() const { return weight_bytes() + worker_bytes(); }  // with one worker
+  int64_t weight_worker_bytes() const;
+  int64_t largest_worker_bytes() const { return std::max(worker_bytes(), weight_worker_bytes()); }
+  int64_t bytes() const { return weight_bytes() + largest_worker_bytes(); }  // with one worker
 };
 
 }  // namespace mxd::cpu
