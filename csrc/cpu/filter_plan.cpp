@@ -104,6 +104,14 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
   return found;
 }
 
+// A result that no tap reaches is exactly zero: a tile would leave a rounding error there.
+bool every_result_reached(Pass pass, const Axis& axis) {
+  const int64_t reach = (axis.kernel - 1) * axis.dilate;
+  const int64_t last = (axis.in - 1) * axis.stride - axis.pad;
+  return pass == Pass::kForward ? axis.out <= last + reach + 1
+                                : axis.pad <= reach && last < axis.out;
+}
+
 }  // namespace
 
 const char* FilterPlan::why_not(Pass pass, const Problem& problem) {
@@ -121,6 +129,9 @@ const char* FilterPlan::why_not(Pass pass, const Problem& problem) {
       return "minimal filtering needs taps at every output and few phases";
     }
     combinations *= int64_t(phases.size());
+    if (!every_result_reached(pass, axis)) {
+      return "minimal filtering needs a tap for every result";
+    }
     for (const AxisTaps& phase : phases) {
       if (phase.src_tap_step != -1 && phase.tap_count > 1) {
         return "minimal filtering needs taps side by side";
