@@ -117,11 +117,11 @@ def filtered_passes(problem: Problem, operands: Operands) -> set[str]:
     }
 
 
-def filtering_terms(problem: Problem, operands: Operands) -> tuple[dict[str, int], Operands]:
+def filtering_terms(problem: Problem, operands: Operands) -> tuple[dict[str, int], Operands, int]:
     """What bounds the error of minimal filtering: see docs/numerics.md.
 
-    The roundings of each pass, and operands whose direct sums are those of the largest products
-    that a tile may hold, times the growth of the transforms.
+    The roundings of each pass, operands whose direct sums are those of the largest products that a
+    tile may hold, and the growth of the transforms.
     """
     growth, phases = 1, 1
     data, out_grad = operands.data.double().abs(), operands.out_grad.double().abs()
@@ -138,13 +138,18 @@ def filtering_terms(problem: Problem, operands: Operands) -> tuple[dict[str, int
     out_grad = pool(out_grad, [2 * r + 1 for r in out_reach], 1, out_reach)
     weight = operands.weight.double().abs()
     spatial = tuple(range(2, weight.dim()))
-    weight = (growth * weight.amax(spatial, keepdim=True)).expand_as(weight)
+    weight = weight.amax(spatial, keepdim=True).expand_as(weight)
     per_axis = 5 * problem.rank  # one of the source values, two of the taps, two of the results
     roundings = {
         "out": problem.channels // problem.num_group + per_axis + 1,
         "data_grad": phases * (problem.num_filter // problem.num_group) + per_axis,
+        # The sum over all tiles, in blocks that are added.
+        "weight_grad": 2
+        * problem.batch
+        * prod(-(-o // s) for o, s in zip(problem.out_size, problem.stride, strict=True))
+        + per_axis,
     }
-    return roundings, Operands(data, weight, operands.bias.double().abs(), out_grad)
+    return roundings, Operands(data, weight, operands.bias.double().abs(), out_grad), growth
 
 
 def error_bounds(
@@ -171,10 +176,12 @@ def error_bounds(
     used = dict(absolute)
     used_roundings = dict(roundings)
     if filtered:
-        fewer, largest = filtering_terms(problem, operands)
+        fewer, largest, growth = filtering_terms(problem, operands)
         sums = torch_passes(problem, largest)
         for name in filtered:
-            used[name], used_roundings[name] = sums[name], fewer[name]
+            used[name], used_roundings[name] = growth * sums[name], fewer[name]
+        # At each end of an axis a tap may meet a tile of which it has no product of its own.
+        used["weight_grad"] *= 3**problem.rank if "weight_grad" in filtered else 1
     unit, final_unit = ACCUMULATED[dtype]
     bounds = {}
     for name, sums in absolute.items():

@@ -6,6 +6,7 @@
 #include "core/tap_plan.h"
 #include "cpu/engine.h"
 #include "cpu/filter_plan.h"
+#include "cpu/minimal_filter_weight.h"
 
 namespace mxd::cpu {
 namespace {
@@ -42,25 +43,6 @@ Choice choose_tap_sum(int64_t pixels, int64_t channels, bool channels_contiguous
   }
   return {Algorithm::kTapSum, Lanes::kPixels,
           "implicit GEMM per phase; the result's pixels fill the vectors"};
-}
-
-// Transforming a tile costs as much as some 16 products of each channel with it, and transforming
-// and streaming the weights as much as some 64 tiles: measured 1.2x to 1.8x the direct sum from
-// here on, 0.6x to 1.1x below (dcgan-2, pose-1, 3dgan-2).
-constexpr int64_t kLeastFilteredChannels = 64;
-constexpr int64_t kLeastFilteredResults = 1024;  // of a phase, over the batch
-
-// Why minimal filtering is not expected to be faster than the direct sum, or null.
-const char* filtering_loses(Pass pass, const Geometry& g) {
-  if (std::min(g.in_channels, g.out_channels) < kLeastFilteredChannels) {
-    return "too few channels to pay for the transforms";
-  }
-  double results = double(g.batch);
-  for (const Axis& axis : g.axis) {
-    results *= pass == Pass::kForward ? double((axis.out - 1) / axis.stride + 1) : double(axis.in);
-  }
-  return results < double(kLeastFilteredResults) ? "too few pixels to pay for the weights"
-                                                 : nullptr;
 }
 
 }  // namespace
@@ -137,11 +119,41 @@ const Choice kDepthwiseChoice = {
 
 // Why minimal filtering cannot do the problem, or null.
 const char* cannot_filter(Pass pass, const Problem& problem, int64_t workspace_bytes) {
-  if (pass == Pass::kWeightGradient) return "weight gradients are summed directly";
-  if (const char* reason = FilterPlan::why_not(pass, problem)) return reason;
-  return FilterPlan(pass, problem).bytes() > workspace_bytes
-             ? "the transformed weights and a block do not fit the workspace"
-             : nullptr;
+  if (const char* reason = why_not_filtered(pass, problem)) return reason;
+  const int64_t bytes = pass == Pass::kWeightGradient ? WeightFilterPlan(problem).worker_bytes()
+                                                      : FilterPlan(pass, problem).bytes();
+  return bytes > workspace_bytes ? "the transformed weights and a block do not fit the workspace"
+                                 : nullptr;
+}
+
+// Where minimal filtering reaches more than 0.75 of the FMA peak, counted in direct products, with
+// one thread, AVX-512 and float32 (0.75 to 0.96 on the layers k4 s2 and k3 s1 of that size). It
+// reaches 0.6 to 0.7 with 1.5 times fewer products (1-D) or 1.65 (k3 s2); 0.5 with 1024 results, of
+// which there are too few for the weights that are transformed and read for them; and 0.3 with 32
+// channels, where the transforms cost as much as the products.
+constexpr int64_t kLeastFilteredChannels = 64;
+constexpr double kLeastFilteredResults = 2048;  // of a phase, over the batch
+constexpr double kLeastFilteredGain = 1.7;
+
+// Why minimal filtering is not expected to be faster than the direct sum, or null.
+const char* filtering_loses(Pass pass, const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  if (std::min(g.in_channels, g.out_channels) < kLeastFilteredChannels) {
+    return "too few channels to pay for the transforms";
+  }
+  double results = double(g.batch);
+  bool one_phase = true;
+  for (const Axis& axis : g.axis) {
+    results *=
+        pass == Pass::kDataGradient ? double(axis.in) : double((axis.out - 1) / axis.stride + 1);
+    one_phase = one_phase && axis.stride == 1;
+  }
+  if (results < kLeastFilteredResults) return "too few pixels to pay for the weights";
+  if (pass == Pass::kWeightGradient) {  // 1.35x the direct sum with one phase, else 0.9x to 1.25x
+    return one_phase ? nullptr : "a weight gradient of several phases transforms its data for each";
+  }
+  return FilterPlan(pass, problem).gain() < kLeastFilteredGain ? "too few products are saved"
+                                                               : nullptr;
 }
 
 }  // namespace
@@ -163,9 +175,9 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
     return choose_direct(pass, problem);
   }
   if (can_be_depthwise(g)) return kDepthwiseChoice;
-  const char* unfiltered =
-      !minimal_filtering() ? "minimal filtering is switched off" : filtering_loses(pass, g);
-  if (!unfiltered) unfiltered = cannot_filter(pass, problem, workspace_bytes);
+  const char* unfiltered = !minimal_filtering() ? "minimal filtering is switched off"
+                                                : cannot_filter(pass, problem, workspace_bytes);
+  if (!unfiltered) unfiltered = filtering_loses(pass, problem);
   if (!unfiltered) return filtered;
   Choice direct = choose_direct(pass, problem);
   direct.unfiltered = unfiltered;

@@ -5,6 +5,7 @@
 #include "cpu/depthwise.h"
 #include "cpu/fill.h"
 #include "cpu/minimal_filter.h"
+#include "cpu/minimal_filter_weight.h"
 #include "cpu/scratch.h"
 #include "cpu/tap_outer.h"
 #include "cpu/tap_sum.h"
@@ -69,6 +70,10 @@ void weight_gradient(const Problem& problem, const Resources& resources) {
     fill_weight_with_zero(kernels_for(problem.dtype), problem.weight, g.groups * g.in_channels,
                           g.out_channels, {g.axis[0].kernel, g.axis[1].kernel, g.axis[2].kernel});
     return;
+  }
+  if (choice.algorithm == Algorithm::kMinimalFilter) {
+    if (run_minimal_filter_weight(WeightFilterPlan(problem), resources)) return;
+    count_run(Algorithm::kTapOuter);
   }
   if (choice.algorithm == Algorithm::kDepthwise) {
     run_depthwise_weight(problem, resources);

@@ -45,6 +45,11 @@ struct FilterKernels {
                    int64_t chunks, const float* col, const float* ahead, float* tile,
                    int64_t tile_stride);
 
+  // tile[r * tile_stride + c] += sum over k < steps of row[k * kFilterChunk + r] *
+  // col[k * kFilterChunk + c]. 1 <= rows <= max_rows; cols is `vector` or `cols`.
+  void (*accumulate)(int rows, int cols, const float* row, const float* col, int64_t steps,
+                     float* tile, int64_t tile_stride);
+
   // dst[f * dst_stride + x] = round(acc[x * acc_stride + f] + bias[f]); bias may be null. Reads
   // the rows of acc up to a multiple of kFilterLanes. `past_caches` asks for stores that do not
   // read the lines first: for results too large to stay in a cache.

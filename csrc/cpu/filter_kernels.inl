@@ -193,6 +193,52 @@ void filter_rows(int rows, int cols, const float* row, int64_t row_chunk, const 
   }
 }
 
+template <int kRows, int kVectors>
+void filter_outer_tile(const float* row, const float* col, int64_t steps, float* tile,
+                       int64_t tile_stride) {
+  constexpr int kLanes = Simd<float>::kLanes;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = V{};
+  }
+#pragma GCC unroll 1
+  for (const float* end = row + steps * kFilterChunk; row != end;
+       row += kFilterChunk, col += kFilterChunk) {
+    V c[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) c[v] = load<float>(col + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += row[r] * c[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      float* out = tile + r * tile_stride + v * kLanes;
+      store<float>(out, load<float>(out) + sum[r][v]);
+    }
+  }
+}
+
+template <int kRows>
+void filter_outer(int rows, int cols, const float* row, const float* col, int64_t steps,
+                  float* tile, int64_t tile_stride) {
+  if (rows == kRows) {
+    if (cols == 2 * Simd<float>::kLanes) {
+      filter_outer_tile<kRows, 2>(row, col, steps, tile, tile_stride);
+    } else {
+      filter_outer_tile<kRows, 1>(row, col, steps, tile, tile_stride);
+    }
+  } else if constexpr (kRows > 1) {
+    filter_outer<kRows - 1>(rows, cols, row, col, steps, tile, tile_stride);
+  }
+}
+
 // ---- to and from memory -------------------------------------------------------------------
 
 // A store past the caches, where the instruction set has one for whole lines.
@@ -263,7 +309,8 @@ inline uint32_t largest_magnitude(const float* values, int64_t count) {
 
 template <class T>
 constexpr FilterKernels filter_kernels_of() {
-  return {filter_combine, filter_rows<kMaxRows>, store_turned<T>, largest_magnitude};
+  return {filter_combine, filter_rows<kMaxRows>, filter_outer<kMaxRows>, store_turned<T>,
+          largest_magnitude};
 }
 
 template <>

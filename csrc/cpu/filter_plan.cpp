@@ -76,9 +76,7 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
     if (pass == Pass::kForward) {
       a = {kind_for(phase.tap_count, phase.dst_count),
            phase.src_begin - last,
-           0,
-           1,
-           axis.in,
+           {0, 1, axis.in},
            phase.tap_begin + last * phase.tap_step,
            -phase.tap_step,
            phase.dst_begin,
@@ -88,9 +86,7 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
     } else {
       a = {kind_for(phase.tap_count, axis.in),
            -phase.src_begin,
-           phase.dst_begin,
-           phase.dst_step,
-           phase.dst_count,
+           {phase.dst_begin, phase.dst_step, phase.dst_count},
            phase.tap_begin,
            phase.tap_step,
            0,
@@ -114,7 +110,7 @@ bool every_result_reached(Pass pass, const Axis& axis) {
 
 }  // namespace
 
-const char* FilterPlan::why_not(Pass pass, const Problem& problem) {
+const char* why_not_filtered(Pass pass, const Problem& problem) {
   if (problem.dtype == DType::kFloat64) return "minimal filtering never runs in float64";
   if (double(problem.geometry.axis[0].kernel) * double(problem.geometry.axis[1].kernel) *
           double(problem.geometry.axis[2].kernel) >
@@ -129,7 +125,9 @@ const char* FilterPlan::why_not(Pass pass, const Problem& problem) {
       return "minimal filtering needs taps at every output and few phases";
     }
     combinations *= int64_t(phases.size());
-    if (!every_result_reached(pass, axis)) {
+    int64_t taps = 0;
+    for (const AxisTaps& phase : phases) taps += phase.tap_count;
+    if (pass == Pass::kWeightGradient ? taps < axis.kernel : !every_result_reached(pass, axis)) {
       return "minimal filtering needs a tap for every result";
     }
     for (const AxisTaps& phase : phases) {
@@ -253,6 +251,21 @@ FilterPlan::FilterPlan(Pass pass, const Problem& problem)
   region_elements = batch_step * all.pixels() * kFilterChunk * (shared_source ? chunks : 1);
   rows_elements = (most0 * all.size[1] + most1) * all.size[2] * kFilterChunk;
   staging_elements = batch_step * step[0] * step[1] * step[2] * dst_step[2] * block_channels;
+}
+
+double FilterPlan::gain() const {
+  double direct = 0, filtered = 0;
+  for (const FilterGroup& group : groups) {
+    double taps = 1, products = 1;
+    for (int a = 0; a < kAxes; ++a) {
+      const FilterAxis& axis = group.correlations[0].axis[a];
+      taps *= double((axis.dst_end - axis.dst_begin) * taps_of(axis.kind));
+      products *= double(products_for(axis.kind, results[a]));
+    }
+    direct += taps;
+    filtered += products;
+  }
+  return direct / filtered;
 }
 
 int64_t FilterPlan::worker_bytes() const {

@@ -9,30 +9,19 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/tap_plan.h"
 #include "cpu/engine.h"
-#include "cpu/filter_kernels.h"
+#include "cpu/filter_tiles.h"
 #include "cpu/panels.h"
 
 namespace mxd::cpu {
 
-constexpr int64_t results_of(FilterKind kind) {
-  return kind == FilterKind::kSingle ? 1 : kind == FilterKind::kF32 ? 3 : 2;
-}
-constexpr int64_t taps_of(FilterKind kind) {
-  return kind == FilterKind::kSingle ? 1 : kind == FilterKind::kF23 ? 3 : 2;
-}
-constexpr int64_t products_of(FilterKind kind) { return results_of(kind) + taps_of(kind) - 1; }
-
-constexpr int64_t kMostProducts = 64;  // four an axis
-
 struct FilterAxis {
   FilterKind kind;
-  int64_t src_begin;                      // source index of result 0, e = 0
-  int64_t src_first, src_step, src_size;  // element src_first + index * src_step, 0 <= index < size
-  int64_t tap_first, tap_step;            // of the kernel, for e = 0 and from one e to the next
-  int64_t dst_first, dst_step;            // of the destination; results dst_begin .. dst_end-1
-  int64_t dst_begin, dst_end;             // exist, those from 0 on belong to the tiles
+  int64_t src_begin;  // source index of result 0, e = 0
+  FilterGrid src;
+  int64_t tap_first, tap_step;  // of the kernel, for e = 0 and from one e to the next
+  int64_t dst_first, dst_step;  // of the destination; results dst_begin .. dst_end-1
+  int64_t dst_begin, dst_end;   // exist, those from 0 on belong to the tiles
 };
 
 struct Correlation {
@@ -49,15 +38,10 @@ struct FilterGroup {
   }
 };
 
-// A part of the source on its grid, packed channel-chunk by channel-chunk.
-struct FilterRegion {
-  int64_t begin[kAxes], size[kAxes];
-  int64_t pixels() const { return size[0] * size[1] * size[2]; }
-};
+// Why minimal filtering cannot do the problem, or null. Looks at no memory.
+const char* why_not_filtered(Pass pass, const Problem& problem);
 
 struct FilterPlan {
-  // Neither looks at memory. `applies` says whether there is such a plan: see why_not.
-  static const char* why_not(Pass pass, const Problem& problem);
   FilterPlan(Pass pass, const Problem& problem);
 
   int64_t blocks() const { return count[0] * count[1] * count[2] * batch_count; }
@@ -98,6 +82,8 @@ struct FilterPlan {
       result_elements, staging_elements;
   double growth;  // how much larger than the direct products the sums of a product may become
 
+  // How many times fewer the products are than those of the direct sum.
+  double gain() const;
   int64_t dst_bytes() const {
     return geometry.batch * geometry.groups * dst_channels * dst_size[0] * dst_size[1] *
            dst_size[2] * kernels->elem_bytes;

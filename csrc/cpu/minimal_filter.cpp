@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 
+#include "cpu/filter_weights.h"
 #include "cpu/scratch.h"
 
 namespace mxd::cpu {
@@ -25,128 +26,6 @@ uint32_t bits_of(float value) {
   std::memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
-
-void raise_to(std::atomic<uint32_t>& largest, uint32_t value) {
-  uint32_t seen = largest.load(std::memory_order_relaxed);
-  while (seen < value && !largest.compare_exchange_weak(seen, value)) {
-  }
-}
-
-// Transforms the weights: for each group and convolution group
-//   product after product, panel after panel of dst channels, steps of the summation within one.
-// A job does some source channels of one panel, for all groups and correlations.
-class WeightWorker {
- public:
-  WeightWorker(const FilterPlan& plan, float* weights, std::atomic<uint32_t>& largest)
-      : plan_(plan),
-        kernels_(*plan.kernels),
-        weights_(weights),
-        largest_(largest),
-        scratch_(new Scratch(plan.weight_worker_bytes())) {
-    const int64_t most = plan.weight_channels * kernels_.cols;
-    taps_ = scratch_->take<float>(plan.geometry.taps() * most);
-    rows_ = scratch_->take<float>(kMostProducts * most);
-    planes_ = scratch_->take<float>(kMostProducts * most);
-  }
-
-  static int64_t jobs(const FilterPlan& plan) {
-    return plan.geometry.groups * plan.columns.count() *
-           ceil_div(plan.src_channels, plan.weight_channels);
-  }
-
-  void operator()(int64_t job) {
-    const int64_t parts = ceil_div(plan_.src_channels, plan_.weight_channels);
-    const int64_t first = job % parts * plan_.weight_channels;
-    const int64_t panel = job / parts % plan_.columns.count();
-    const int64_t conv_group = job / parts / plan_.columns.count();
-    const int64_t channels = std::min(plan_.weight_channels, plan_.src_channels - first);
-    const int64_t width = plan_.columns.width(panel);
-    count_ = channels * width;
-    padded_ = ceil_div(count_, kFilterLanes) * kFilterLanes;
-    pack(conv_group, panel, first, channels);
-    const int64_t product = plan_.steps * plan_.columns.padded_total();
-    for (const FilterGroup& group : plan_.groups) {
-      float* dst = weights_ + group.weight_begin + conv_group * group.products() * product +
-                   plan_.columns.begin(panel) * plan_.steps + first * width;
-      for (const Correlation& correlation : group.correlations) {
-        transform(group, correlation, dst, product);
-        dst += plan_.src_channels * width;
-      }
-    }
-  }
-
- private:
-  // Copies the kernel: tap after tap, channel after channel.
-  void pack(int64_t conv_group, int64_t panel, int64_t first, int64_t channels) {
-    const WeightView& w = plan_.weight;
-    const Geometry& g = plan_.geometry;
-    const int64_t width = plan_.columns.width(panel);
-    const int64_t present = plan_.columns.present(panel);
-    const int64_t taps = g.taps();
-    const char* src =
-        static_cast<const char*>(w.data) + (conv_group * plan_.weight_group + first * w.in_channel +
-                                            plan_.columns.begin(panel) * w.out_channel) *
-                                               kernels_.elem_bytes;
-    if (present < width || count_ < padded_) std::memset(taps_, 0, size_t(taps * padded_) * 4);
-    const int64_t line = g.axis[2].kernel, plane = line * g.axis[1].kernel;
-    if (w.tap[2] == 1 && w.tap[1] == line && w.tap[0] == plane) {
-      for (int64_t c = 0; c < channels; ++c) {
-        kernels_.pack(taps_ + c * width, padded_, src + c * w.in_channel * kernels_.elem_bytes,
-                      present, w.out_channel, taps, 1);
-      }
-    } else {
-      for (int64_t t = 0; t < taps; ++t) {
-        const int64_t offset =
-            t / plane * w.tap[0] + t / line % g.axis[1].kernel * w.tap[1] + t % line * w.tap[2];
-        kernels_.pack(taps_ + t * padded_, width, src + offset * kernels_.elem_bytes, present,
-                      w.out_channel, channels, w.in_channel);
-      }
-    }
-    raise_to(largest_, kernels_.filter.largest(taps_, taps * padded_));
-  }
-
-  // One axis after the other, the innermost first.
-  void transform(const FilterGroup& group, const Correlation& correlation, float* dst,
-                 int64_t dst_step) {
-    const auto& combine = kernels_.filter.combine;
-    const FilterMap map = FilterMap::kTaps;
-    const FilterAxis(&axis)[kAxes] = correlation.axis;
-    const int64_t r0 = taps_of(group.kind[0]), r1 = taps_of(group.kind[1]);
-    const int64_t p1 = products_of(group.kind[1]), p2 = products_of(group.kind[2]);
-    const int64_t row = p2 * padded_;
-    for (int64_t e0 = 0; e0 < r0; ++e0) {
-      for (int64_t e1 = 0; e1 < r1; ++e1) {
-        const int64_t t0 = axis[0].tap_first + e0 * axis[0].tap_step;
-        const int64_t t1 = axis[1].tap_first + e1 * axis[1].tap_step;
-        const int64_t tap =
-            (t0 * plan_.geometry.axis[1].kernel + t1) * plan_.geometry.axis[2].kernel +
-            axis[2].tap_first;
-        combine(group.kind[2], map,
-                {rows_ + (e0 * r1 + e1) * row, padded_, taps_ + tap * padded_,
-                 axis[2].tap_step * padded_, padded_, 1, 0, 0});
-      }
-    }
-    combine(group.kind[1], map, {planes_, row, rows_, row, row, r0, p1 * row, r1 * row});
-    const int64_t plane = p1 * row;
-    const bool whole = count_ == padded_;
-    combine(group.kind[0], map,
-            {whole ? dst : rows_, p1 * p2 * (whole ? dst_step : padded_), planes_, plane, padded_,
-             p1 * p2, whole ? dst_step : padded_, padded_});
-    for (int64_t t = 0; !whole && t < group.products(); ++t) {
-      std::memcpy(dst + t * dst_step, rows_ + t * padded_, size_t(count_) * 4);
-    }
-  }
-
-  const FilterPlan& plan_;
-  const Kernels& kernels_;
-  float* weights_;
-  std::atomic<uint32_t>& largest_;
-  std::unique_ptr<Scratch> scratch_;
-  float* taps_;    // of the kernel
-  float* rows_;    // transformed along the last axis
-  float* planes_;  // and the one before
-  int64_t count_ = 0, padded_ = 0;
-};
 
 class Worker {
  public:
@@ -222,112 +101,48 @@ class Worker {
     std::vector<Correlation> all;
     for (const FilterGroup& group : plan_.groups) all.push_back(group.correlations[0]);
     shared_ = plan_.region(all.data(), all.data() + all.size(), range_);
-    for (int64_t c = 0; c < ceil_div(plan_.src_channels, kFilterChunk); ++c) {
+    for (int64_t c = 0; c < src_chunks(); ++c) {
       pack(all[0], shared_, c, region_ + c * images() * shared_.pixels() * kFilterChunk);
     }
   }
 
-  // Copies a chunk of channels of a region, pixel after pixel, zeros outside of the source.
-  void pack(const Correlation& grid, const FilterRegion& region, int64_t chunk, float* dst) {
+  int64_t src_chunks() const { return ceil_div(plan_.src_channels, kFilterChunk); }
+
+  void pack(const Correlation& correlation, const FilterRegion& region, int64_t chunk, float* dst) {
+    const FilterGrid grid[kAxes] = {correlation.axis[0].src, correlation.axis[1].src,
+                                    correlation.axis[2].src};
     const int64_t first = chunk * kFilterChunk;
-    const int64_t channels = std::min(kFilterChunk, plan_.src_channels - first);
-    const int64_t elements = images() * region.pixels() * kFilterChunk;
-    Range inside[kAxes];
-    bool whole = channels == kFilterChunk;
-    for (int a = 0; a < kAxes; ++a) {
-      inside[a].begin = std::min(std::max<int64_t>(-region.begin[a], 0), region.size[a]);
-      inside[a].end = std::max(std::min(grid.axis[a].src_size - region.begin[a], region.size[a]),
-                               inside[a].begin);
-      whole = whole && inside[a].begin == 0 && inside[a].end == region.size[a];
-    }
-    if (!whole) std::memset(dst, 0, size_t(elements) * 4);
-    const TensorView& src = plan_.src;
-    const auto element = [&](int a, int64_t index) {
-      return (grid.axis[a].src_first + (region.begin[a] + index) * grid.axis[a].src_step) *
-             src.axis[a];
-    };
-    const int64_t line = inside[2].end - inside[2].begin;
-    for (int64_t n = 0; n < images() && line > 0; ++n) {
-      for (int64_t i0 = inside[0].begin; i0 < inside[0].end; ++i0) {
-        for (int64_t i1 = inside[1].begin; i1 < inside[1].end; ++i1) {
-          const int64_t offset = (batch_.begin + n) * src.batch +
-                                 (conv_group_ * plan_.src_channels + first) * src.channel +
-                                 element(0, i0) + element(1, i1) + element(2, inside[2].begin);
-          const int64_t pixel =
-              ((n * region.size[0] + i0) * region.size[1] + i1) * region.size[2] + inside[2].begin;
-          kernels_.pack(dst + pixel * kFilterChunk, kFilterChunk,
-                        static_cast<const char*>(src.data) + offset * kernels_.elem_bytes, channels,
-                        src.channel, line, grid.axis[2].src_step * src.axis[2]);
-        }
-      }
-    }
-    if (kernels_.filter.largest(dst, elements) > limit_) unsafe_ = true;
+    const uint32_t largest =
+        pack_region(kernels_, plan_.src, grid, batch_, conv_group_ * plan_.src_channels + first,
+                    plan_.lengths[size_t(chunk)], region, dst);
+    if (largest > limit_) unsafe_ = true;
   }
 
   void transform_source(const FilterGroup& group) {
+    FilterTiles tiles{FilterMap::kSource, {}, {}, {}, images()};
     for (int a = 0; a < kAxes; ++a) {
       tiles_[a] = plan_.tiles(group, a, range_[a].end - range_[a].begin);
+      tiles.kind[a] = group.kind[a];
+      tiles.step[a] = results_of(group.kind[a]);
+      tiles.count[a] = tiles_[a];
     }
-    tile_count_ = images() * tiles_[0] * tiles_[1] * tiles_[2];
+    tile_count_ = tiles.total();
+    const int64_t product = int64_t(plan_.lengths.size()) * tile_count_ * kFilterChunk;
     float* dst = source_;
     for (const Correlation& correlation : group.correlations) {
       const FilterRegion own = plan_.region(&correlation, &correlation + 1, range_);
       const FilterRegion& region = plan_.shared_source ? shared_ : own;
-      for (int64_t c = 0; c < ceil_div(plan_.src_channels, kFilterChunk); ++c) {
-        const int64_t elements = images() * region.pixels() * kFilterChunk;
-        const float* packed = plan_.shared_source ? region_ + c * elements : region_;
-        if (!plan_.shared_source) pack(correlation, region, c, region_);
-        const int64_t length = std::min(kFilterChunk, plan_.src_channels - c * kFilterChunk);
-        transform_chunk(group, region, own, packed, length, dst);
-        dst += tile_count_ * kFilterChunk;
+      int64_t origin = 0;
+      for (int a = 0; a < kAxes; ++a) {
+        origin = origin * region.size[a] + own.begin[a] - region.begin[a];
       }
-    }
-  }
-
-  // `dst` is the chunk's place in the first product.
-  void transform_chunk(const FilterGroup& group, const FilterRegion& region,
-                       const FilterRegion& own, const float* packed, int64_t length, float* dst) {
-    const int64_t row = region.size[2] * kFilterChunk;
-    const int64_t plane = region.size[1] * row;
-    const int64_t image = region.size[0] * plane;
-    const int64_t p0 = products_of(group.kind[0]), p1 = products_of(group.kind[1]);
-    const int64_t p2 = products_of(group.kind[2]);
-    const int64_t m1 = results_of(group.kind[1]), m2 = results_of(group.kind[2]);
-    const int64_t product = int64_t(plan_.lengths.size()) * tile_count_ * kFilterChunk;
-    const int64_t channels = ceil_div(length, kFilterLanes) * kFilterLanes;
-    const float* origin = packed;
-    for (int a = 0; a < kAxes; ++a) {
-      const int64_t stride = a == 0 ? plane : a == 1 ? row : kFilterChunk;
-      origin += (own.begin[a] - region.begin[a]) * stride;
-    }
-    float* planes = rows_;
-    float* rows = rows_ + p0 * plane;
-    const int64_t plane_run = (own.size[1] - 1) * row + own.size[2] * kFilterChunk;
-    int64_t tile = 0;
-    for (int64_t n = 0; n < images(); ++n) {
-      for (int64_t u0 = 0; u0 < tiles_[0]; ++u0) {
-        const float* at = origin + n * image + u0 * results_of(group.kind[0]) * plane;
-        const bool flat = group.kind[0] == FilterKind::kSingle;
-        if (!flat) {
-          combine(group.kind[0], FilterMap::kSource,
-                  {planes, plane, at, plane, plane_run, 1, 0, 0});
-        }
-        for (int64_t u1 = 0; u1 < tiles_[1]; ++u1, tile += tiles_[2]) {
-          for (int64_t t0 = 0; t0 < p0; ++t0) {
-            const float* from = (flat ? at : planes + t0 * plane) + u1 * m1 * row;
-            const bool single = group.kind[1] == FilterKind::kSingle;
-            if (!single) {
-              combine(group.kind[1], FilterMap::kSource,
-                      {rows, row, from, row, own.size[2] * kFilterChunk, 1, 0, 0});
-            }
-            for (int64_t t1 = 0; t1 < p1; ++t1) {
-              combine(group.kind[2], FilterMap::kSource,
-                      {dst + (t0 * p1 + t1) * p2 * product + tile * kFilterChunk, product,
-                       single ? from : rows + t1 * row, kFilterChunk, channels, tiles_[2],
-                       kFilterChunk, m2 * kFilterChunk});
-            }
-          }
-        }
+      for (int64_t c = 0; c < src_chunks(); ++c) {
+        const int64_t elements = images() * region.pixels() * kFilterChunk;
+        if (!plan_.shared_source) pack(correlation, region, c, region_);
+        const float* packed = plan_.shared_source ? region_ + c * elements : region_;
+        transform_tiles(kernels_, tiles, region, packed + origin * kFilterChunk,
+                        plan_.lengths[size_t(c)], rows_, dst, product);
+        dst += tile_count_ * kFilterChunk;
       }
     }
   }
@@ -489,20 +304,6 @@ class Worker {
   int64_t tiles_[kAxes], tile_count_ = 0;
 };
 
-// No more workers than the workspace has room for.
-class FewerThreads : public Threads {
- public:
-  FewerThreads(const Threads& threads, int64_t most) : threads_(threads), most_(most) {}
-  int count() const override { return int(std::min<int64_t>(threads_.count(), most_)); }
-  void run(int workers, void (*worker)(void*), void* context) const override {
-    threads_.run(workers, worker, context);
-  }
-
- private:
-  const Threads& threads_;
-  const int64_t most_;
-};
-
 // What source values may be at most, given the weights: every sum of every map then stays finite.
 uint32_t source_limit(const FilterPlan& plan, float largest_weight) {
   constexpr double kMost = 0x1p126;
@@ -515,14 +316,12 @@ uint32_t source_limit(const FilterPlan& plan, float largest_weight) {
 
 bool run_minimal_filter(const FilterPlan& plan, const Resources& resources) {
   const int64_t room = resources.workspace_bytes - plan.weight_bytes();
+  // No more workers than the workspace has room for.
   const FewerThreads threads(*resources.threads,
                              std::max<int64_t>(room / plan.largest_worker_bytes(), 1));
   Scratch scratch(plan.weight_bytes());
   float* weights = scratch.take<float>(plan.weight_elements);
-  std::atomic<uint32_t> largest{0};
-  for_each_job(threads, WeightWorker::jobs(plan),
-               [&] { return WeightWorker(plan, weights, largest); });
-  const float largest_weight = magnitude(largest);
+  const float largest_weight = magnitude(transform_weights(plan, threads, weights));
   if (!(largest_weight <= 0x1p120f)) return false;
   const uint32_t limit = source_limit(plan, largest_weight);
   std::atomic<bool> unsafe{false};
