@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from math import inf, nan
 
 import pytest
@@ -88,7 +87,7 @@ def test_integers_are_exact_by_every_algorithm(
 ) -> None:
     operands = in_order(integer_data(problem, dtype), problem)
     expected = torch_passes(problem, operands)
-    for threads, place in product((1, 2), (as_contiguous, as_channels_last)):
+    for threads, place in ((1, as_contiguous), (2, as_channels_last)):
         torch.set_num_threads(threads)
         with force_algorithm(algorithm):
             got = run_passes(problem, Operands(*map(place, operands)))
@@ -122,11 +121,10 @@ def test_random_values_within_the_bound(isa: str, dtype: torch.dtype, problem: P
 
 @pytest.mark.parametrize("name", ["unit-stride", "ebgan-64", "hifigan-3", "3dgan-4"])
 def test_layers_within_the_bound(name: str) -> None:
-    """Layers that are filtered unforced, cut in size for torch's float64."""
+    """Many channels: all the chunks and panels. Cut in size for torch's float64."""
     whole = find_layer(name).problem
-    problem = replace(
-        whole, batch=1, in_size=tuple(min(i, 24 if i < 4096 else i) for i in whole.in_size)
-    )
+    most = 24 if whole.rank == 2 else 9 if whole.rank == 3 else 500
+    problem = replace(whole, batch=1, in_size=tuple(min(size, most) for size in whole.in_size))
     operands = in_order(random_data(problem, torch.float32), problem)
     expected = torch_passes(problem, operands)
     bounds = error_bounds(problem, operands, FILTERED)
