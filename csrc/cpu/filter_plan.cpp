@@ -11,6 +11,9 @@ namespace {
 constexpr int64_t kMostPhases = 64;
 constexpr int64_t kMostTaps = 3;  // of a phase on one axis
 constexpr int64_t kMostKernel = 4096;
+// Sizes beyond these belong to no memory, but `explain` may ask for them: nothing may overflow.
+constexpr int64_t kMostChannels = int64_t(1) << 20;
+constexpr double kMostWeights = 0x1p40;
 constexpr int64_t kWeightChannels = 16;
 
 // Tiles of a block: enough rows that a column panel of the weights, streamed from the cache, feeds
@@ -119,6 +122,11 @@ const char* why_not_filtered(Pass pass, const Problem& problem) {
           double(problem.geometry.axis[2].kernel) >
       double(kMostKernel)) {
     return "minimal filtering needs a small kernel";
+  }
+  const Geometry& g = problem.geometry;
+  if (std::max(g.in_channels, g.out_channels) > kMostChannels ||
+      double(g.groups) * double(g.in_channels * g.out_channels) * double(g.taps()) > kMostWeights) {
+    return "minimal filtering needs fewer weights";
   }
   bool several = false;
   int64_t combinations = 1;
