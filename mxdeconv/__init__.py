@@ -45,6 +45,10 @@ from mxdeconv.autograd import DeconvolutionFunction  # noqa: E402
 from mxdeconv.convert import replace_conv_transpose, restore_conv_transpose  # noqa: E402
 from mxdeconv.diagnostics import build_info, explain  # noqa: E402
 from mxdeconv.functional import deconvolution  # noqa: E402
+from mxdeconv.minimal_filtering import (  # noqa: E402
+    minimal_filtering_enabled,
+    set_minimal_filtering,
+)
 from mxdeconv.nn import Deconvolution  # noqa: E402
 
 __all__ = [
@@ -56,6 +60,8 @@ __all__ = [
     "explain",
     "gluon",
     "init",
+    "minimal_filtering_enabled",
     "replace_conv_transpose",
     "restore_conv_transpose",
+    "set_minimal_filtering",
 ]

@@ -20,11 +20,12 @@ PASSES = ("forward", "data_gradient", "weight_gradient")
 class PassPlan:
     """How one pass of a call is computed."""
 
-    algorithm: str  # "tap_sum", "tap_outer", "depthwise", "fill"
+    algorithm: str  # "tap_sum", "tap_outer", "minimal_filter", "depthwise", "fill"
     lanes: str  # what lies along the vector lanes: "pixels", "in_channels", "out_channels"
     isa: str  # "baseline", "avx2", "avx512"
     tile: tuple[int, int]  # register tile, rows x columns
     reason: str
+    unfiltered: str  # why minimal filtering is not used; empty if it is
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Explanation:
         for name, plan in self.passes.items():
             lines.append(
                 f"{name}: {plan.algorithm} on {plan.isa}, lanes along {plan.lanes}, "
-                f"{plan.tile[0]}x{plan.tile[1]} tile ({plan.reason})"
+                f"{plan.tile[0]}x{plan.tile[1]} tile ({plan.reason}"
+                + (f"; unfiltered: {plan.unfiltered})" if plan.unfiltered else ")")
             )
         return "\n".join(lines)
 
@@ -121,6 +123,7 @@ def explain(
             out_channels=parsed.num_filter,
             axes=axes,
             channels_last=parsed.channels_last or bool(channels_last),
+            workspace=parsed.workspace,
         )
         for name in PASSES
     }
@@ -137,7 +140,12 @@ def explain(
         multiply_adds=macs,
         passes={
             name: PassPlan(
-                plan["algorithm"], plan["lanes"], plan["isa"], plan["tile"], plan["reason"]
+                plan["algorithm"],
+                plan["lanes"],
+                plan["isa"],
+                plan["tile"],
+                plan["reason"],
+                plan["unfiltered"],
             )
             for name, plan in plans.items()
         },

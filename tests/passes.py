@@ -6,12 +6,13 @@ order. Results go by the names of `NAMES`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
 
 import torch
 from torch import Tensor
 
-from mxdeconv import ops
+from mxdeconv import explain, ops
 from mxdeconv.testing import Operands, Problem, channels_first
 
 NAMES = ("out", "data_grad", "weight_grad")
@@ -100,7 +101,60 @@ def gamma(roundings: int, unit: float) -> float:
     return roundings * unit / (1 - roundings * unit)
 
 
-def error_bounds(problem: Problem, operands: Operands) -> dict[str, Tensor]:
+def filtered_passes(problem: Problem, operands: Operands) -> set[str]:
+    """The passes that minimal filtering computes, by the word of `explain`."""
+    channels_last = operands.data.dim() > 2 and operands.data.stride(1) == 1
+    plans = explain(
+        problem.data_shape,
+        dtype=operands.data.dtype,
+        channels_last=channels_last,
+        **problem.arguments,
+    ).passes
+    return {
+        name
+        for name, plan in zip(NAMES, plans.values(), strict=True)
+        if plan.algorithm == "minimal_filter"
+    }
+
+
+def filtering_terms(problem: Problem, operands: Operands) -> tuple[dict[str, int], Operands, int]:
+    """What bounds the error of minimal filtering: see docs/numerics.md.
+
+    The roundings of each pass, operands whose direct sums are those of the largest products that a
+    tile may hold, and the growth of the transforms.
+    """
+    growth, phases = 1, 1
+    data, out_grad = operands.data.double().abs(), operands.out_grad.double().abs()
+    pool = getattr(torch.nn.functional, f"max_pool{problem.rank}d")
+    reach, out_reach = [], []
+    for kernel, stride in zip(problem.kernel, problem.stride, strict=True):
+        taps = -(-kernel // stride)  # of the longest phase
+        growth *= {1: 1, 2: 6}.get(taps, 8)
+        phases *= stride
+        # A tile holds up to four source values.
+        reach.append(3 if taps > 1 else 0)
+        out_reach.append(4 * stride if taps > 1 else 0)
+    data = pool(data, [2 * r + 1 for r in reach], 1, reach)
+    out_grad = pool(out_grad, [2 * r + 1 for r in out_reach], 1, out_reach)
+    weight = operands.weight.double().abs()
+    spatial = tuple(range(2, weight.dim()))
+    weight = weight.amax(spatial, keepdim=True).expand_as(weight)
+    per_axis = 5 * problem.rank  # one of the source values, two of the taps, two of the results
+    roundings = {
+        "out": problem.channels // problem.num_group + per_axis + 1,
+        "data_grad": phases * (problem.num_filter // problem.num_group) + per_axis,
+        # The sum over all tiles, in blocks that are added.
+        "weight_grad": 2
+        * problem.batch
+        * prod(-(-o // s) for o, s in zip(problem.out_size, problem.stride, strict=True))
+        + per_axis,
+    }
+    return roundings, Operands(data, weight, operands.bias.double().abs(), out_grad), growth
+
+
+def error_bounds(
+    problem: Problem, operands: Operands, filtered: Collection[str] = ()
+) -> dict[str, Tensor]:
     """How far a result of the operands' dtype may lie from torch's float64 one, value by value.
 
     A sum of K products whose terms each pass at most K roundings lies within
@@ -108,7 +162,8 @@ def error_bounds(problem: Problem, operands: Operands) -> dict[str, Tensor]:
     as one term more. float16 and bfloat16 accumulate in float32 and round the result once more.
     torch's own float64 result, and the sums of absolute products computed by it, carry gamma_K of
     float64. Products and results below the least normal number are off by half the distance of
-    the subnormals for each rounding.
+    the subnormals for each rounding. The passes named in `filtered` are held to the bound of
+    minimal filtering, which has larger products in the place of the direct sum's.
     """
     dtype = operands.data.dtype
     exact = torch_passes(problem, operands)
@@ -118,13 +173,23 @@ def error_bounds(problem: Problem, operands: Operands) -> dict[str, Tensor]:
         "data_grad": problem.data_terms,
         "weight_grad": problem.weight_terms,
     }
+    used = dict(absolute)
+    used_roundings = dict(roundings)
+    if filtered:
+        fewer, largest, growth = filtering_terms(problem, operands)
+        sums = torch_passes(problem, largest)
+        for name in filtered:
+            used[name], used_roundings[name] = growth * sums[name], fewer[name]
+        # At each end of an axis a tap may meet a tile of which it has no product of its own.
+        used["weight_grad"] *= 3**problem.rank if "weight_grad" in filtered else 1
     unit, final_unit = ACCUMULATED[dtype]
     bounds = {}
     for name, sums in absolute.items():
         of_float64 = gamma(roundings[name], 2.0**-53) * sums
-        from_sum = gamma(roundings[name], unit) * (sums + of_float64)
+        from_sum = gamma(used_roundings[name], unit) * used[name] * (1 + 2.0**-40) + of_float64
         from_final = final_unit * (exact[name].abs() + of_float64 + from_sum)
-        bounds[name] = of_float64 + from_sum + from_final + roundings[name] * SUBNORMAL[dtype]
+        subnormal = (roundings[name] + used_roundings[name]) * SUBNORMAL[dtype]
+        bounds[name] = of_float64 + from_sum + from_final + subnormal
     return bounds
 
 

@@ -18,6 +18,7 @@ from passes import (
     as_channels_last,
     as_contiguous,
     error_bounds,
+    filtered_passes,
     in_order,
     run_passes,
     torch_passes,
@@ -133,7 +134,11 @@ def rounded(
 ) -> tuple[Operands, dict[str, Tensor], dict[str, Tensor]]:
     """Random operands, the float64 results and how far from them a result may lie."""
     operands = in_order(random_data(problem, dtype), problem)
-    return operands, torch_passes(problem, operands), error_bounds(problem, operands)
+    return (
+        operands,
+        torch_passes(problem, operands),
+        error_bounds(problem, operands, filtered_passes(problem, operands)),
+    )
 
 
 @pytest.mark.parametrize("problem", SMALL, ids=str)
@@ -161,10 +166,12 @@ def test_threads_and_workspace_change_no_bit(problem: Problem) -> None:
     operands = in_order(random_data(problem, torch.float32), problem)
     torch.set_num_threads(1)
     expected = run_passes(problem, operands)
+    # Without room for its weights minimal filtering gives way to the direct sum.
+    filtered = filtered_passes(problem, operands)
     for threads, workspace in [(1, 0), (1, 1), (2, 512), (2, 0), (3, 1), (5, 512)]:
         torch.set_num_threads(threads)
         got = run_passes(problem, operands, workspace)
-        for name in NAMES:
+        for name in NAMES if workspace == 512 else set(NAMES) - filtered:
             assert torch.equal(got[name], expected[name]), (name, threads, workspace)
 
 

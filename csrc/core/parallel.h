@@ -15,6 +15,20 @@ class Threads {
   virtual void run(int workers, void (*worker)(void*), void* context) const = 0;
 };
 
+// At most so many of another's threads.
+class FewerThreads : public Threads {
+ public:
+  FewerThreads(const Threads& threads, int64_t most) : threads_(threads), most_(most) {}
+  int count() const override { return int(most_ < threads_.count() ? most_ : threads_.count()); }
+  void run(int workers, void (*worker)(void*), void* context) const override {
+    threads_.run(workers, worker, context);
+  }
+
+ private:
+  const Threads& threads_;
+  const int64_t most_;
+};
+
 // Hands out jobs 0 .. jobs-1 to the workers, each worker made once by `make_worker()` (so that it
 // can own scratch memory) and called with one job after another.
 template <class MakeWorker>

@@ -5,11 +5,15 @@
 
 #include "core/tap_plan.h"
 #include "cpu/engine.h"
+#include "cpu/filter_plan.h"
+#include "cpu/minimal_filter_weight.h"
 
 namespace mxd::cpu {
 namespace {
 
 std::atomic<int64_t> g_runs[kAlgorithms];  // only ever counts up; read by tests
+std::atomic<bool> g_filtering{true};       // the public switch
+std::atomic<int> g_forced{kAlgorithms};    // set by tests only
 
 // Beyond so many candidates a call that really has the memory for its tensors takes far longer than
 // this question; `explain` asks it of any sizes and must not hang.
@@ -49,6 +53,8 @@ const char* name_of(Algorithm algorithm) {
       return "tap_sum";
     case Algorithm::kTapOuter:
       return "tap_outer";
+    case Algorithm::kMinimalFilter:
+      return "minimal_filter";
     case Algorithm::kDepthwise:
       return "depthwise";
     case Algorithm::kFill:
@@ -75,19 +81,17 @@ constexpr int64_t kDepthwiseProducts = 2;
 // Their kernels lie in a worker's scratch whole: with this many taps at most half of its floor.
 constexpr int64_t kDepthwiseTaps = int64_t(1) << 15;
 
-Choice choose(Pass pass, const Problem& problem) {
+namespace {
+
+bool can_be_depthwise(const Geometry& g) {
+  return g.in_channels * g.out_channels <= kDepthwiseProducts &&
+         double(g.axis[0].kernel) * double(g.axis[1].kernel) * double(g.axis[2].kernel) <=
+             double(kDepthwiseTaps);
+}
+
+Choice choose_direct(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
-  if (g.batch == 0 || g.out_pixels() == 0 || !reaches_any(g, pass)) {
-    return {Algorithm::kFill, Lanes::kPixels, "no tap connects an input with an output"};
-  }
   const int64_t vector = kernels_for(problem.dtype).vector;
-  const bool few_taps =
-      double(g.axis[0].kernel) * double(g.axis[1].kernel) * double(g.axis[2].kernel) <=
-      double(kDepthwiseTaps);
-  if (g.in_channels * g.out_channels <= kDepthwiseProducts && few_taps) {
-    return {Algorithm::kDepthwise, Lanes::kPixels,
-            "a group has one or two channels: each tap adds a scaled row to a row of results"};
-  }
   if (pass == Pass::kWeightGradient) {
     // The channels that fill their vectors better become the lanes.
     const auto used = [vector](int64_t channels) {
@@ -107,6 +111,82 @@ Choice choose(Pass pass, const Problem& problem) {
   return choose_tap_sum(g.batch * g.in_pixels(), g.in_channels, problem.data.channel == 1, vector,
                         Lanes::kInChannels);
 }
+
+const Choice kDepthwiseChoice = {
+    Algorithm::kDepthwise, Lanes::kPixels,
+    "a group has one or two channels: each tap adds a scaled row to a row of results",
+    "a group has too few channels"};
+
+// Why minimal filtering cannot do the problem, or null.
+const char* cannot_filter(Pass pass, const Problem& problem, int64_t workspace_bytes) {
+  if (const char* reason = why_not_filtered(pass, problem)) return reason;
+  const int64_t bytes = pass == Pass::kWeightGradient ? WeightFilterPlan(problem).worker_bytes()
+                                                      : FilterPlan(pass, problem).bytes();
+  return bytes > workspace_bytes ? "the transformed weights and a block do not fit the workspace"
+                                 : nullptr;
+}
+
+// Where minimal filtering reaches more than 0.75 of the FMA peak, counted in direct products, with
+// one thread, AVX-512 and float32 (0.75 to 0.96 on the layers k4 s2 and k3 s1 of that size). It
+// reaches 0.6 to 0.7 with 1.5 times fewer products (1-D) or 1.65 (k3 s2); 0.5 with 1024 results, of
+// which there are too few for the weights that are transformed and read for them; and 0.3 with 32
+// channels, where the transforms cost as much as the products.
+constexpr int64_t kLeastFilteredChannels = 64;
+constexpr double kLeastFilteredResults = 2048;  // of a phase, over the batch
+constexpr double kLeastFilteredGain = 1.7;
+
+// Why minimal filtering is not expected to be faster than the direct sum, or null.
+const char* filtering_loses(Pass pass, const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  if (std::min(g.in_channels, g.out_channels) < kLeastFilteredChannels) {
+    return "too few channels to pay for the transforms";
+  }
+  double results = double(g.batch);
+  bool one_phase = true;
+  for (const Axis& axis : g.axis) {
+    results *=
+        pass == Pass::kDataGradient ? double(axis.in) : double((axis.out - 1) / axis.stride + 1);
+    one_phase = one_phase && axis.stride == 1;
+  }
+  if (results < kLeastFilteredResults) return "too few pixels to pay for the weights";
+  if (pass == Pass::kWeightGradient) {  // 1.35x the direct sum with one phase, else 0.9x to 1.25x
+    return one_phase ? nullptr : "a weight gradient of several phases transforms its data for each";
+  }
+  return FilterPlan(pass, problem).gain() < kLeastFilteredGain ? "too few products are saved"
+                                                               : nullptr;
+}
+
+}  // namespace
+
+Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
+  const Geometry& g = problem.geometry;
+  if (g.batch == 0 || g.out_pixels() == 0 || !reaches_any(g, pass)) {
+    return {Algorithm::kFill, Lanes::kPixels, "no tap connects an input with an output",
+            "there is nothing to compute"};
+  }
+  Choice filtered = {Algorithm::kMinimalFilter,
+                     pass == Pass::kForward ? Lanes::kOutChannels : Lanes::kInChannels,
+                     "minimal filtering of the phases: fewer products than the direct sum"};
+  const int forced = g_forced.load(std::memory_order_relaxed);
+  if (forced == int(Algorithm::kMinimalFilter) && !cannot_filter(pass, problem, workspace_bytes)) {
+    return filtered;
+  }
+  if (forced == int(Algorithm::kTapSum) || forced == int(Algorithm::kTapOuter)) {
+    return choose_direct(pass, problem);
+  }
+  if (can_be_depthwise(g)) return kDepthwiseChoice;
+  const char* unfiltered = !minimal_filtering() ? "minimal filtering is switched off"
+                                                : cannot_filter(pass, problem, workspace_bytes);
+  if (!unfiltered) unfiltered = filtering_loses(pass, problem);
+  if (!unfiltered) return filtered;
+  Choice direct = choose_direct(pass, problem);
+  direct.unfiltered = unfiltered;
+  return direct;
+}
+
+bool minimal_filtering() { return g_filtering.load(std::memory_order_relaxed); }
+void set_minimal_filtering(bool enabled) { g_filtering.store(enabled); }
+void force_algorithm(int algorithm) { g_forced.store(algorithm); }
 
 void count_run(Algorithm algorithm) {
   g_runs[int(algorithm)].fetch_add(1, std::memory_order_relaxed);

@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "core/geometry.h"
+#include "cpu/filter_kernels.h"
 
 namespace mxd::cpu {
 
@@ -93,6 +94,8 @@ struct Kernels {
 
   // The sum of a[i * a_stride] * b[i * b_stride] for i < count, formed in the accumulate type.
   double (*dot)(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count);
+
+  FilterKernels filter;  // all null for float64
 };
 
 }  // namespace mxd::cpu

@@ -511,6 +511,12 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
   }
 }
 
+}  // namespace
+
+#include "cpu/filter_kernels.inl"
+
+namespace {
+
 template <class T>
 constexpr Kernels kernels_of(const char* isa) {
   using Acc = typename AccOf<T>::Type;
@@ -528,7 +534,8 @@ constexpr Kernels kernels_of(const char* isa) {
           store_block<T>,
           interleave<Acc>,
           add_scaled<T>,
-          dot<T>};
+          dot<T>,
+          filter_kernels_of<T>()};
 }
 
 }  // namespace

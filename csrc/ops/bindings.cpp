@@ -4,6 +4,7 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "core/tap_plan.h"
@@ -76,15 +77,17 @@ constexpr int64_t kMostPhasesToList = 4096;  // of one axis; beyond, the list is
 
 py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
                 int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
-                bool channels_last) {
+                bool channels_last, int64_t workspace_mb) {
   const Call call =
       call_of(pass, dtype, batch, groups, in_channels, out_channels, axes, channels_last);
-  const cpu::Choice choice = cpu::choose(call.pass, call.problem);
+  const cpu::Choice choice =
+      cpu::choose(call.pass, call.problem, std::min(workspace_mb, int64_t(1) << 40) << 20);
   const cpu::Kernels& kernels = cpu::kernels_for(call.problem.dtype);
   py::dict plan;
   plan["algorithm"] = cpu::name_of(choice.algorithm);
   plan["lanes"] = cpu::name_of(choice.lanes);
   plan["reason"] = choice.reason;
+  plan["unfiltered"] = choice.unfiltered ? choice.unfiltered : "";
   plan["isa"] = kernels.isa;
   plan["tile"] = std::make_pair(kernels.max_rows, kernels.cols);
   py::list phases;
@@ -108,19 +111,48 @@ py::dict runs() {
   return counts;
 }
 
+// An empty name forces none.
+void force_algorithm(const std::string& name) {
+  int algorithm = 0;
+  while (algorithm < cpu::kAlgorithms && name != cpu::name_of(cpu::Algorithm(algorithm))) {
+    ++algorithm;
+  }
+  if (algorithm == cpu::kAlgorithms && !name.empty()) {
+    throw py::value_error("name must be that of an algorithm, as runs() lists them, got '" + name +
+                          "'");
+  }
+  cpu::force_algorithm(algorithm);
+}
+
+void read_environment() {
+  if (const char* isa = std::getenv("MXDECONV_CPU_ISA")) set_isa(isa, "MXDECONV_CPU_ISA");
+  if (const char* value = std::getenv("MXDECONV_MINIMAL_FILTERING")) {
+    const std::string text = value;
+    if (text != "0" && text != "1") {
+      throw py::value_error("MXDECONV_MINIMAL_FILTERING must be 0 or 1, got '" + text + "'");
+    }
+    cpu::set_minimal_filtering(text == "1");
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "mxdeconv's compiled part: registers torch.ops.mxdeconv and describes the engine";
   m.def("build_info", &build_info);
   m.def("choose", &choose, py::arg("pass_"), py::arg("dtype"), py::arg("batch"), py::arg("groups"),
-        py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"), py::arg("channels_last"));
+        py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"), py::arg("channels_last"),
+        py::arg("workspace"));
   m.def("runs", &runs, "How often each algorithm has run in this process.");
   m.def(
       "set_cpu_isa", [](const std::string& name) { set_isa(name, "name"); }, py::arg("name"));
   m.def("set_poison_scratch", &cpu::set_poison_scratch, py::arg("poison"),
         "Fill scratch memory with NaN before use (for tests).");
-  if (const char* isa = std::getenv("MXDECONV_CPU_ISA")) set_isa(isa, "MXDECONV_CPU_ISA");
+  m.def("force_algorithm", &force_algorithm, py::arg("name"),
+        "Makes calls use the algorithm where it can do the problem; '' forces none (for tests).");
+  m.def("minimal_filtering", &cpu::minimal_filtering);
+  m.def("set_minimal_filtering", &cpu::set_minimal_filtering, py::arg("enabled"));
+  read_environment();
 }
 
 }  // namespace mxd::ops

@@ -111,8 +111,43 @@ std::string name_of(const Setting& setting) {
          (setting.with_bias ? ", bias" : "");
 }
 
-void check_case(const Case& c, const Setting& setting, Random& random) {
+// One pass by the algorithm that is forced, or that would be chosen.
+void check_pass(const Case& c, const Setting& setting, cpu::Pass pass, const Input& bias,
+                const cpu::Resources& resources, Random& random) {
   const Geometry& g = c.geometry;
+  Operand data(pass == cpu::Pass::kDataGradient, setting.dtype, setting.data, c.data, c.expanded[0],
+               random);
+  Operand weight(pass == cpu::Pass::kWeightGradient, setting.dtype, setting.weight, c.weight,
+                 c.expanded[1], random);
+  Operand out(pass == cpu::Pass::kForward, setting.dtype, setting.out, c.out_grad, c.expanded[2],
+              random);
+  cpu::Problem problem;
+  problem.geometry = g;
+  problem.dtype = setting.dtype;
+  problem.data = view_of(data.data, data.strides);
+  problem.weight = weight_view_of(weight.data, weight.strides);
+  problem.out = view_of(out.data, out.strides);
+  const bool biased = setting.with_bias && pass == cpu::Pass::kForward;
+  if (biased) problem.bias = {bias.data(), bias.strides()[1]};
+  run_pass(pass, problem, resources);
+
+  std::string difference;
+  if (pass == cpu::Pass::kDataGradient) {
+    difference = data.output.compare(c.data_grad);
+  } else if (pass == cpu::Pass::kWeightGradient) {
+    difference = weight.output.compare(c.weight_grad);
+  } else if (!biased) {
+    difference = out.output.compare(c.out);
+  } else {
+    Integers expected = c.out;
+    for (size_t p = 0; p < expected.at.size(); ++p) expected.at[p] += c.bias[p % c.bias.size()];
+    difference = out.output.compare(expected);
+  }
+  MXD_CHECK(difference.empty(), std::string(name_of(pass)) + " of " + name_of(g) + " (" +
+                                    name_of(setting) + "): " + difference);
+}
+
+void check_case(const Case& c, const Setting& setting, Random& random) {
   MXD_CHECK(cpu::set_isa(setting.isa), "cannot choose " + setting.isa);
   const StdThreads threads(setting.threads);
   const cpu::Resources resources{&threads, setting.workspace_bytes};
@@ -123,36 +158,12 @@ void check_case(const Case& c, const Setting& setting, Random& random) {
   }();
   const Input bias(setting.dtype, bias_values, {0, draw(random, 1, 3), 0, 0, 0});
   for (const cpu::Pass pass : kPasses) {
-    Operand data(pass == cpu::Pass::kDataGradient, setting.dtype, setting.data, c.data,
-                 c.expanded[0], random);
-    Operand weight(pass == cpu::Pass::kWeightGradient, setting.dtype, setting.weight, c.weight,
-                   c.expanded[1], random);
-    Operand out(pass == cpu::Pass::kForward, setting.dtype, setting.out, c.out_grad, c.expanded[2],
-                random);
-    cpu::Problem problem;
-    problem.geometry = g;
-    problem.dtype = setting.dtype;
-    problem.data = view_of(data.data, data.strides);
-    problem.weight = weight_view_of(weight.data, weight.strides);
-    problem.out = view_of(out.data, out.strides);
-    const bool biased = setting.with_bias && pass == cpu::Pass::kForward;
-    if (biased) problem.bias = {bias.data(), bias.strides()[1]};
-    run_pass(pass, problem, resources);
-
-    std::string difference;
-    if (pass == cpu::Pass::kDataGradient) {
-      difference = data.output.compare(c.data_grad);
-    } else if (pass == cpu::Pass::kWeightGradient) {
-      difference = weight.output.compare(c.weight_grad);
-    } else if (!biased) {
-      difference = out.output.compare(c.out);
-    } else {
-      Integers expected = c.out;
-      for (size_t p = 0; p < expected.at.size(); ++p) expected.at[p] += c.bias[p % c.bias.size()];
-      difference = out.output.compare(expected);
-    }
-    MXD_CHECK(difference.empty(), std::string(name_of(pass)) + " of " + name_of(g) + " (" +
-                                      name_of(setting) + "): " + difference);
+    check_pass(c, setting, pass, bias, resources, random);
+    // And by minimal filtering, wherever it can do the problem and has the room.
+    const cpu::Resources ample{&threads, int64_t(512) << 20};
+    cpu::force_algorithm(int(cpu::Algorithm::kMinimalFilter));
+    check_pass(c, setting, pass, bias, ample, random);
+    cpu::force_algorithm(cpu::kAlgorithms);
   }
 }
 

@@ -60,6 +60,7 @@ const char* const kProblems[] = {
     "n2g1c9k7-i500-w16-s8-p4-d1-a0",                       // 1-D
     "n1g1c8k6-i4x5x6-w3x3x3-s2x2x2-p1x1x1-d1x1x1-a1x1x1",  // 3-D
     "n1g1c2k2-i6x6-w3x3-s4x6-p2x3-d2x4-a1x1",              // outputs without a tap
+    "n2g1c70k40-i20x31-w4x4-s2x2-p1x1-d1x1-a0x0",          // blocks of tiles, several chunks
 };
 
 // Numbers of many magnitudes, whose sums depend on the order.
@@ -76,7 +77,7 @@ Output random_numbers(DType dtype, const Size& size, Layout layout, Random& rand
 
 // Results of one pass for every thread count and workspace, compared with the first of them.
 void check_bits(cpu::Pass pass, const char* name, cpu::Problem problem, Layout layout,
-                Random& random) {
+                bool filtered, Random& random) {
   const Geometry& g = problem.geometry;
   const Size size = pass == cpu::Pass::kForward        ? out_size(g)
                     : pass == cpu::Pass::kDataGradient ? data_size(g)
@@ -86,6 +87,7 @@ void check_bits(cpu::Pass pass, const char* name, cpu::Problem problem, Layout l
   // Not all twelve pairs, for time: every count and every workspace, tight and ample.
   const std::pair<int, int64_t> kPairs[] = {{1, 512}, {2, 512}, {5, 512}, {3, 1}, {1, 0}, {5, 0}};
   for (const auto& [count, megabytes] : kPairs) {
+    if (filtered && megabytes != 512) continue;  // it might not fit: then the direct sum runs
     Output result(problem.dtype, size, strides);
     if (pass == cpu::Pass::kForward) problem.out = view_of(result.data(), strides);
     if (pass == cpu::Pass::kDataGradient) problem.data = view_of(result.data(), strides);
@@ -123,7 +125,10 @@ MXD_TEST(threads_and_workspace, "bitwise equal for 1, 2, 3, 5 threads and 0, 1, 
           problem.weight = weight_view_of(weight.data(), weight.strides());
           problem.out = view_of(out.data(), out.strides());
           if (pass == cpu::Pass::kForward) problem.bias = {bias.data(), bias.strides()[1]};
-          check_bits(pass, name, problem, layout, random);
+          check_bits(pass, name, problem, layout, false, random);
+          cpu::force_algorithm(int(cpu::Algorithm::kMinimalFilter));
+          check_bits(pass, name, problem, layout, true, random);
+          cpu::force_algorithm(cpu::kAlgorithms);
         }
       }
     }
@@ -142,6 +147,10 @@ const Greedy kGreedy[] = {
     {"n1g1c130k300-i3x3-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kDataGradient},
     // Partial sums: one tile of the weight, as large as a tile may be, and many pixels.
     {"n1g1c128k128-i128x130-w2x1-s1x1-p0x0-d1x1-a0x0", cpu::Pass::kWeightGradient},
+    // Minimal filtering, of tiles that fill a block.
+    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kForward},
+    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kDataGradient},
+    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kWeightGradient},
     // Depthwise, with a kernel that is itself larger than the floor.
     {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kForward},
     {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kDataGradient},
@@ -167,12 +176,15 @@ MXD_TEST(scratch_bound, "scratch stays below max(workspace, 1 MiB a thread)") {
     problem.data = view_of(data.data(), data.strides());
     problem.weight = weight_view_of(weight.data(), weight.strides());
     problem.out = view_of(out.data(), out.strides());
-    const std::pair<int, int64_t> kPairs[] = {{1, 0}, {2, 2}, {2, 3}, {5, 0}, {5, 6}};
+    const std::pair<int, int64_t> kPairs[] = {{1, 0}, {2, 2}, {2, 3}, {5, 0}, {5, 6}, {3, 16}};
     for (const auto& [count, megabytes] : kPairs) {
       const StdThreads threads(count);
       const int64_t bound = std::max(megabytes << 20, count * cpu::kScratchFloorBytes);
       g_scratch_peak = 0;
       run_pass(greedy.pass, problem, {&threads, megabytes << 20});
+      cpu::force_algorithm(int(cpu::Algorithm::kMinimalFilter));
+      run_pass(greedy.pass, problem, {&threads, megabytes << 20});
+      cpu::force_algorithm(cpu::kAlgorithms);
       MXD_CHECK(g_scratch_peak <= bound,
                 std::string(name_of(greedy.pass)) + " of " + greedy.problem + " with " +
                     std::to_string(count) + " threads takes " + std::to_string(g_scratch_peak) +
