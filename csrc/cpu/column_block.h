@@ -35,7 +35,7 @@ class ColumnBlock {
                     char* dst) const = 0;
   // Where the source of a panel's columns lies in what pack() wrote, in elements of the accumulate
   // type: step after step, panel.width() apart. -1: no column of the panel has a source.
-  virtual int64_t at(int64_t panel, int64_t shift, const Chunk& chunk) const = 0;
+  virtual int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const = 0;
 
   const std::vector<ColumnRun>& runs() const { return runs_; }
   const Panels& panels() const { return panels_; }

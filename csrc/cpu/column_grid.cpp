@@ -14,6 +14,9 @@ constexpr double kCutBelow = 0.9;
 // Groups of phases are bounded, so that the rows of one fit the accumulators.
 constexpr size_t kMostGrouped = 64;
 
+// Shorter runs than this go along the batch, if that is longer.
+constexpr int64_t kFairRun = 6;
+
 // Rows that keep the multipliers busy: two vectors of so many accumulators cover their latency.
 constexpr int64_t kBusyRows = 4;
 
@@ -126,7 +129,8 @@ ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
           if (section.extent(a) > 1) section.run_axis = a;
         }
         section.batch_inner =
-            section.run_axis < 0 || section.extent(section.run_axis) < batch_;
+            section.run_axis < 0 ||
+            (section.extent(section.run_axis) < batch_ && section.extent(section.run_axis) < kFairRun);
         if (section.batch_inner) section.run_axis = -1;
         section.first = first;
         section.columns = batch_ * section.extent(0) * section.extent(1) * section.extent(2);

@@ -52,6 +52,13 @@ struct GridAxis {
   int64_t src_size = 0;
 };
 
+// The shifts at which a tap reads the source.
+struct TapShift {
+  int64_t outer;  // of axes 0 and 1 together
+  int64_t inner;  // of axis 2
+  int64_t flat;   // of all axes together, the innermost fastest
+};
+
 // A box of columns. Its columns follow each other along the innermost axis longer than 1 or, where
 // `batch_inner`, along the batch.
 struct Section {
@@ -78,8 +85,9 @@ class ColumnGrid {
 
   // Shifts of all axes together, the innermost axis fastest.
   int64_t shifts() const { return int64_t(offsets_.size()); }
-  int64_t shift(int64_t s0, int64_t s1, int64_t s2) const {
-    return (s0 * int64_t(axis_[1].shifts.size()) + s1) * int64_t(axis_[2].shifts.size()) + s2;
+  TapShift shift(int64_t s0, int64_t s1, int64_t s2) const {
+    const int64_t outer = s0 * int64_t(axis_[1].shifts.size()) + s1;
+    return {outer, s2, outer * int64_t(axis_[2].shifts.size()) + s2};
   }
   // From the source of column 0 at shift index 0 to that at `shift`, in elements; from nothing.
   int64_t offset(int64_t shift) const { return offsets_[size_t(shift)]; }

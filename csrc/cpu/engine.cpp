@@ -4,6 +4,7 @@
 
 #include "cpu/depthwise.h"
 #include "cpu/fill.h"
+#include "cpu/fold.h"
 #include "cpu/minimal_filter.h"
 #include "cpu/minimal_filter_weight.h"
 #include "cpu/scratch.h"
@@ -20,7 +21,8 @@ std::atomic<bool> g_poison{false};  // set by tests only
 bool poison_scratch() { return g_poison.load(std::memory_order_relaxed); }
 void set_poison_scratch(bool poison) { g_poison.store(poison); }
 
-void forward(const Problem& problem, const Resources& resources) {
+void forward(const Problem& given, const Resources& resources) {
+  const Problem problem = folded(given);
   const Choice choice = choose(Pass::kForward, problem, resources.workspace_bytes);
   count_run(choice.algorithm);
   if (choice.algorithm == Algorithm::kFill) {
@@ -41,7 +43,8 @@ void forward(const Problem& problem, const Resources& resources) {
   }
 }
 
-void data_gradient(const Problem& problem, const Resources& resources) {
+void data_gradient(const Problem& given, const Resources& resources) {
+  const Problem problem = folded(given);
   const Choice choice = choose(Pass::kDataGradient, problem, resources.workspace_bytes);
   count_run(choice.algorithm);
   if (choice.algorithm == Algorithm::kFill) {
@@ -62,7 +65,8 @@ void data_gradient(const Problem& problem, const Resources& resources) {
   }
 }
 
-void weight_gradient(const Problem& problem, const Resources& resources) {
+void weight_gradient(const Problem& given, const Resources& resources) {
+  const Problem problem = folded(given);
   const Choice choice = choose(Pass::kWeightGradient, problem, resources.workspace_bytes);
   count_run(choice.algorithm);
   if (choice.algorithm == Algorithm::kFill) {

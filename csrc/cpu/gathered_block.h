@@ -18,10 +18,10 @@ class GatheredBlock final : public ColumnBlock {
   // Packs the source of a chunk: panel after panel, shift after shift within a panel; zeros where a
   // source pixel does not exist, and nothing where at() says -1.
   void pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const override;
-  int64_t at(int64_t panel, int64_t shift, const Chunk& chunk) const override {
-    if (!uses(panel, shift)) return -1;
+  int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const override {
+    if (!uses(panel, shift.flat)) return -1;
     return panels_.begin(panel) * chunk.steps() +
-           (shift - chunk.shifts.begin) * chunk.channel_count() * panels_.width(panel);
+           (shift.flat - chunk.shifts.begin) * chunk.channel_count() * panels_.width(panel);
   }
 
  private:

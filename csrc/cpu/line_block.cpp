@@ -62,19 +62,16 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
     planes_.push_back(exists ? axis0.shifts[s] + place.plane * axis0.src_step : -1);
   }
   const GridAxis& axis1 = grid.axis(1);
+  std::vector<int64_t> row_of;  // [row of the block][shift] -> source index, or -1
   for (int64_t row = place.first_row; row < place.first_row + place.rows; ++row) {
     for (size_t s = 0; s < axis1.shifts.size(); ++s) {
       const bool exists = row >= axis1.valid[s].begin && row < axis1.valid[s].end;
-      row_of_.push_back(exists ? axis1.shifts[s] + row * axis1.src_step : -1);
-      if (exists) source_rows_.push_back(row_of_.back());
+      row_of.push_back(exists ? axis1.shifts[s] + row * axis1.src_step : -1);
+      if (exists) source_rows_.push_back(row_of.back());
     }
   }
   std::sort(source_rows_.begin(), source_rows_.end());
   source_rows_.erase(std::unique(source_rows_.begin(), source_rows_.end()), source_rows_.end());
-  for (int64_t& row : row_of_) {
-    if (row < 0) continue;
-    row = std::lower_bound(source_rows_.begin(), source_rows_.end(), row) - source_rows_.begin();
-  }
   const GridAxis& axis2 = grid.axis(2);
   for (int64_t v = 0; v < place.vectors; ++v) {
     const int64_t column = (place.first_vector + v) * vector_;
@@ -92,7 +89,7 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
                      std::min(place.vectors * vector_, axis2.columns - first), place.batch,
                      {place.plane, place.first_row + row, first}, 2});
   }
-  place_panels();
+  place_panels(row_of);
 }
 
 void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const {
@@ -117,25 +114,27 @@ void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk
                        int64_t(runs.size()));
 }
 
-void LineBlock::place_panels() {
-  const int64_t shifts0 = int64_t(grid_.axis(0).shifts.size());
+void LineBlock::place_panels(const std::vector<int64_t>& row_of) {
   const int64_t shifts1 = int64_t(grid_.axis(1).shifts.size());
-  const int64_t shifts2 = int64_t(grid_.axis(2).shifts.size());
-  const int64_t rows = int64_t(source_rows_.size());
-  for (int64_t panel = 0; panel < panels_.count(); ++panel) {
-    for (int64_t s0 = 0; s0 < shifts0; ++s0) {
+  const int64_t row_runs = int64_t(runs_of_row_.size());
+  outer_shifts_ = int64_t(planes_.size()) * shifts1;
+  inner_shifts_ = row_runs / place_.vectors;
+  for (int64_t row = 0; row < place_.rows; ++row) {
+    panel_row_.insert(panel_row_.end(), size_t(place_.vectors), row);
+    for (size_t plane = 0; plane < planes_.size(); ++plane) {
       for (int64_t s1 = 0; s1 < shifts1; ++s1) {
-        const int64_t row = row_of_[size_t(panel / place_.vectors * shifts1 + s1)];
-        for (int64_t s2 = 0; s2 < shifts2; ++s2) {
-          const int64_t run = panel % place_.vectors * shifts2 + s2;
-          const ShiftedRun& source = runs_of_row_[size_t(run)];
-          const bool exists =
-              planes_[size_t(s0)] >= 0 && row >= 0 && source.begin < source.end;
-          at_.push_back(
-              exists ? int32_t((s0 * rows + row) * int64_t(runs_of_row_.size()) + run) : -1);
-        }
+        const int64_t source = row_of[size_t(row * shifts1 + s1)];
+        const bool exists = planes_[plane] >= 0 && source >= 0;
+        const int64_t index =
+            std::lower_bound(source_rows_.begin(), source_rows_.end(), source) -
+            source_rows_.begin();
+        outer_.push_back(
+            exists ? (int64_t(plane) * int64_t(source_rows_.size()) + index) * row_runs : -1);
       }
     }
+  }
+  for (const ShiftedRun& run : runs_of_row_) {
+    inner_.push_back(run.begin < run.end ? int64_t(inner_.size()) : -1);
   }
 }
 

@@ -30,9 +30,12 @@ class LineBlock final : public ColumnBlock {
             const LineCut& cut, int64_t block);
 
   void pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const override;
-  int64_t at(int64_t panel, int64_t shift, const Chunk& chunk) const override {
-    const int64_t vectors = at_[size_t(panel * grid_.shifts() + shift)];
-    return vectors < 0 ? -1 : vectors * vector_ * chunk.channel_count();
+  int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const override {
+    const int64_t row = panel_row_[size_t(panel)];
+    const int64_t vector = panel - row * place_.vectors;
+    const int64_t outer = outer_[size_t(row * outer_shifts_ + shift.outer)];
+    const int64_t inner = inner_[size_t(vector * inner_shifts_ + shift.inner)];
+    return outer < 0 || inner < 0 ? -1 : (outer + inner) * vector_ * chunk.channel_count();
   }
 
  private:
@@ -43,7 +46,7 @@ class LineBlock final : public ColumnBlock {
   LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernels& kernels,
             const Place& place);
 
-  void place_panels();
+  void place_panels(const std::vector<int64_t>& row_of);
 
   const ColumnGrid& grid_;
   const TensorView& src_;
@@ -51,9 +54,12 @@ class LineBlock final : public ColumnBlock {
   const int64_t vector_;
   std::vector<int64_t> planes_;          // source index on axis 0 of each shift, or -1
   std::vector<int64_t> source_rows_;     // source indices on axis 1 that are packed
-  std::vector<int64_t> row_of_;          // [row of the block][shift] -> index of those, or -1
   std::vector<ShiftedRun> runs_of_row_;  // [vector][shift of axis 2], for one channel
-  std::vector<int32_t> at_;              // [panel][shift], in vectors for one channel; or -1
+  // Where a panel's source is for one channel, in vectors, is a sum of two; -1 where there is none.
+  int64_t outer_shifts_, inner_shifts_;
+  std::vector<int64_t> panel_row_;
+  std::vector<int64_t> outer_;  // [row][shift of axes 0 and 1]
+  std::vector<int64_t> inner_;  // [vector][shift of axis 2]
 };
 
 }  // namespace mxd::cpu

@@ -64,19 +64,16 @@ void ResultStore::write(const std::vector<ColumnRun>& runs) {
   const bool along_line =
       std::all_of(runs.begin(), runs.end(),
                   [](const ColumnRun& run) { return run.axis == 2 || run.length == 1; });
-  const bool interleave = interleaves_ && whole_lines && along_line;
+  if (interleaves_ && whole_lines && along_line) {
+    write_lines(runs);
+    return;
+  }
   const int64_t channels = entries_.front().channels.end - entries_.front().channels.begin;
   // Channel by channel where each has a part of memory to itself, so that it is written in order.
-  const int64_t step = sum_.lanes == Lanes::kPixels ? 1 : channels;
+  const int64_t step = sum_.lanes == Lanes::kPixels && sum_.dst.channel != 1 ? 1 : channels;
   for (int64_t channel = 0; channel < channels; channel += step) {
     for (const ColumnRun& run : runs) {
-      for (size_t e = 0; e < entries_.size(); e += interleave ? size_t(line) : 1) {
-        if (interleave) {
-          write_lines(&entries_[e], run, channel);
-        } else {
-          write_phases(entries_[e], run, {channel, channel + step});
-        }
-      }
+      for (const Entry& entry : entries_) write_phases(entry, run, {channel, channel + step});
     }
   }
 }
@@ -110,12 +107,60 @@ void ResultStore::write_plain(const std::vector<ColumnRun>& runs) {
   }
 }
 
-void ResultStore::write_lines(const Entry* line, const ColumnRun& run, int64_t channel) {
+// The phases of the innermost axis are merged into lines, for each phase of the other axes.
+void ResultStore::write_lines(const std::vector<ColumnRun>& runs) {
+  const size_t phases = members_.size();
+  lines_.clear();
+  line_phases_.clear();
+  for (const ColumnRun& run : runs) {
+    for (size_t e = 0; e < entries_.size(); e += plan_.grid.axis(2).groups.size()) {
+      list_lines(&entries_[e], run);
+    }
+  }
+  const Range channels = entries_.front().channels;
+  for (int64_t channel = 0; channel < channels.end - channels.begin; ++channel) {
+    char* dst = dst_of(entries_.front()) + channel * sum_.dst.channel * kernels_.elem_bytes;
+    const LinePhase* phase = line_phases_.data();
+    for (const Line& line : lines_) {
+      for (size_t p = 0; p < phases; ++p, ++phase) rows_[p] = phase->acc + channel * phase->step;
+      kernels_.interleave(line_, rows_.data(), int64_t(phases), line.columns);
+      kernels_.store(dst + line.dst * kernels_.elem_bytes, 0, 1,
+                     line_ + line.first * kernels_.acc_bytes, 0, 1, line.last - line.first,
+                     bias(channels.begin + channel), 0, 0);
+    }
+  }
+}
+
+void ResultStore::list_lines(const Entry* line, const ColumnRun& run) {
+  const GridAxis& axis = plan_.grid.axis(2);
   const Bundle& bundle = line->bundle;
+  const int64_t phases = int64_t(axis.phases.size());
+  const int64_t most = kLineBytes / kernels_.acc_bytes / phases / kernels_.vector * kernels_.vector;
+  const int64_t channels = line->channels.end - line->channels.begin;
   for (int64_t i0 = 0; i0 < int64_t(bundle.group[0]->phases.size()); ++i0) {
-    if (!phase(bundle, 0, i0).has(run.at[0])) continue;
     for (int64_t i1 = 0; i1 < int64_t(bundle.group[1]->phases.size()); ++i1) {
-      if (phase(bundle, 1, i1).has(run.at[1])) write_line(line, run, channel, i0, i1);
+      const GridPhase& phase0 = phase(bundle, 0, i0);
+      const GridPhase& phase1 = phase(bundle, 1, i1);
+      if (!phase0.has(run.at[0]) || !phase1.has(run.at[1])) continue;
+      const int64_t base = run.batch * sum_.dst.batch +
+                           phase0.dst_at(run.at[0]) * sum_.dst.axis[0] +
+                           phase1.dst_at(run.at[1]) * sum_.dst.axis[1];
+      for (int64_t begin = 0; begin < run.length; begin += most) {
+        const int64_t columns = std::min(most, run.length - begin);
+        const int64_t result = axis.phases[0].dst_at(run.at[2] + begin);
+        const int64_t first = std::max<int64_t>(-result, 0);
+        const int64_t last = std::min(columns * phases, sum_.dst_size[2] - result);
+        if (first >= last) continue;
+        lines_.push_back({columns, base + result + first, first, last});
+        for (const Member& member : members_) {
+          const Entry& entry = line[member.group];
+          const int64_t row = entry.bundle.row(i0, i1, 0, member.place, channels);
+          const int64_t row_step = int64_t(entry.bundle.group[2]->phases.size()) * entry.stride;
+          line_phases_.push_back(
+              {entry.acc + (row * entry.stride + run.column + begin) * kernels_.acc_bytes,
+               row_step * kernels_.acc_bytes});
+        }
+      }
     }
   }
 }
@@ -170,37 +215,6 @@ void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, Range ch
     kernels_.store(at, step, sum_.dst.channel,
                    entry.acc + column * entry.stride * kernels_.acc_bytes, entry.stride,
                    last - first, count, bias, 0, 1);
-  }
-}
-
-// Writes the results of all phases of the innermost axis, for one phase of each other axis.
-void ResultStore::write_line(const Entry* line, const ColumnRun& run, int64_t channel, int64_t i0,
-                             int64_t i1) {
-  const GridAxis& axis = plan_.grid.axis(2);
-  const int64_t phases = int64_t(axis.phases.size());
-  const int64_t most = kLineBytes / kernels_.acc_bytes / phases / kernels_.vector * kernels_.vector;
-  const int64_t channels = line->channels.end - line->channels.begin;
-  const int64_t base = run.batch * sum_.dst.batch +
-                       phase(line->bundle, 0, i0).dst_at(run.at[0]) * sum_.dst.axis[0] +
-                       phase(line->bundle, 1, i1).dst_at(run.at[1]) * sum_.dst.axis[1];
-  char* dst = dst_of(*line) + (base + channel * sum_.dst.channel) * kernels_.elem_bytes;
-  for (int64_t begin = 0; begin < run.length; begin += most) {
-    const int64_t columns = std::min(most, run.length - begin);
-    for (int64_t p = 0; p < phases; ++p) {
-      const Member member = members_[size_t(p)];
-      const Entry& entry = line[member.group];
-      const int64_t row = entry.bundle.row(i0, i1, channel, member.place, channels);
-      rows_[size_t(p)] =
-          entry.acc + (row * entry.stride + run.column + begin) * kernels_.acc_bytes;
-    }
-    kernels_.interleave(line_, rows_.data(), phases, columns);
-    const int64_t result = axis.phases[0].dst_at(run.at[2] + begin);
-    const int64_t first = std::max<int64_t>(-result, 0);
-    const int64_t last = std::min(columns * phases, sum_.dst_size[2] - result);
-    if (first >= last) continue;
-    kernels_.store(dst + (result + first) * kernels_.elem_bytes, 0, 1,
-                   line_ + first * kernels_.acc_bytes, 0, 1, last - first,
-                   bias(line->channels.begin + channel), 0, 0);
   }
 }
 

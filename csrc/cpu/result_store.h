@@ -38,6 +38,16 @@ class ResultStore {
     int64_t group, place;
   };
 
+  struct Line {  // results of one channel that follow each other, of all innermost phases
+    int64_t columns;
+    int64_t dst;          // element offset of the first result that exists, for channel 0
+    int64_t first, last;  // the results that exist
+  };
+  struct LinePhase {
+    const char* acc;  // of channel 0
+    int64_t step;     // from one channel to the next, in bytes
+  };
+
   const GridPhase& phase(const Bundle& bundle, int a, int64_t i) const {
     return plan_.grid.axis(a).phases[size_t(bundle.group[a]->phases[size_t(i)])];
   }
@@ -45,8 +55,8 @@ class ResultStore {
   void write_phases(const Entry& entry, const ColumnRun& run, Range channels);
   void write_phase(const Entry& entry, const ColumnRun& run, Range channels, int64_t i0, int64_t i1,
                    int64_t i2);
-  void write_lines(const Entry* line, const ColumnRun& run, int64_t channel);
-  void write_line(const Entry* line, const ColumnRun& run, int64_t channel, int64_t i0, int64_t i1);
+  void write_lines(const std::vector<ColumnRun>& runs);
+  void list_lines(const Entry* line, const ColumnRun& run);
   const char* bias(int64_t channel) const {
     return has_bias_ ? bias_ + channel * kernels_.acc_bytes : nullptr;
   }
@@ -62,6 +72,8 @@ class ResultStore {
   bool interleaves_;  // given whole lines of bundles
   std::vector<Member> members_;
   std::vector<const void*> rows_;
+  std::vector<Line> lines_;           // of the block
+  std::vector<LinePhase> line_phases_;  // of each line's phases
   int64_t group_ = 0;
   int64_t begin_ = 0;
   int64_t channels_ = 0;

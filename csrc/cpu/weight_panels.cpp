@@ -102,7 +102,7 @@ std::vector<BundleTap> WeightPanels::taps(const Bundle& bundle, Range shifts) co
         BundleTap tap{plan_.grid.shift(bundle.group[0]->shifts[j[0]], bundle.group[1]->shifts[j[1]],
                                        bundle.group[2]->shifts[j[2]]),
                       place, 0};
-        const bool chosen = tap.shift >= shifts.begin && tap.shift < shifts.end;
+        const bool chosen = tap.shift.flat >= shifts.begin && tap.shift.flat < shifts.end;
         if (chosen || plan_.home == WeightHome::kResident) ++place;
         if (!chosen) continue;
         int64_t flat = 0;

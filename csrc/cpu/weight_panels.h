@@ -14,7 +14,7 @@ namespace mxd::cpu {
 
 // A tap of a bundle.
 struct BundleTap {
-  int64_t shift;   // of all axes together
+  TapShift shift;
   int64_t place;   // among the taps that are packed together
   int64_t offset;  // of its weight, from that of the bundle's first tap, in elements
 };

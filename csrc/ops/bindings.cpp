@@ -10,6 +10,7 @@
 #include "core/tap_plan.h"
 #include "cpu/cpu_isa.h"
 #include "cpu/engine.h"
+#include "cpu/fold.h"
 #include "cpu/scratch.h"
 
 namespace py = pybind11;
@@ -81,7 +82,7 @@ py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch
   const Call call =
       call_of(pass, dtype, batch, groups, in_channels, out_channels, axes, channels_last);
   const cpu::Choice choice =
-      cpu::choose(call.pass, call.problem, std::min(workspace_mb, int64_t(1) << 40) << 20);
+      cpu::choose(call.pass, cpu::folded(call.problem), std::min(workspace_mb, int64_t(1) << 40) << 20);
   const cpu::Kernels& kernels = cpu::kernels_for(call.problem.dtype);
   py::dict plan;
   plan["algorithm"] = cpu::name_of(choice.algorithm);
