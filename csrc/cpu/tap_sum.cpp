@@ -27,7 +27,7 @@ class Worker {
         scratch_(new Scratch(plan.scratch_bytes)),
         source_(scratch_->take<char>(plan.source_bytes)),
         zero_(scratch_->take<char>(plan.zero_bytes)),
-        acc_(scratch_->take<char>(kAccBytes + kAlignment)),
+        acc_(scratch_->take<char>(plan.acc_bytes + kAlignment)),
         weights_(plan, scratch_->take<char>(plan.weight_bytes)),
         store_(plan, *scratch_) {
     std::memset(zero_, 0, size_t(plan.zero_bytes));

@@ -37,7 +37,7 @@ TapSumPlan::TapSumPlan(const TapSum& tap_sum, const Resources& resources, bool e
   cut_columns(exact);
   cut_sum();
   spread_jobs(resources.threads->count());
-  cut_rows();
+  cut_rows(resources);
   place_weights(resources);
 }
 
@@ -143,14 +143,30 @@ void TapSumPlan::spread_jobs(int threads) {
   max_channels = ceil_div(sum.dst_channels, channel_blocks);
 }
 
-void TapSumPlan::cut_rows() {
+// Of the packed source of all chunks; no more than a byte above the limit for keeping it.
+int64_t TapSumPlan::whole_bytes() const {
+  int64_t whole = 0;
+  for (const Chunk& chunk : chunks) {
+    whole = std::min(whole + align_up(source_elements(chunk) * sum.kernels->acc_bytes),
+                     kWholeSourceBytes + 1);
+  }
+  return whole;
+}
+
+void TapSumPlan::cut_rows(const Resources& resources) {
   const Kernels& kernels = *sum.kernels;
   const bool pixel_lanes = sum.lanes == Lanes::kPixels;
   const int64_t channels = grouped ? std::min(max_channels, int64_t(kernels.max_rows))
                            : pixel_lanes ? kernels.max_rows
                                          : kernels.cols;
   const int64_t unit = round_up(block_columns, kernels.cols) * channels * most_rows;
-  const int64_t room = kAccBytes / kernels.acc_bytes;
+  const int64_t threads = std::max(resources.threads->count(), 1);
+  const bool ample = resources.workspace_bytes / threads >= kScratchFloorBytes + kAmpleAccBytes;
+  // Accumulators for more rows where their source would have to be packed again for each slice.
+  const bool packed_again = chunks.size() > 1 && whole_bytes() > kWholeSourceBytes;
+  const int64_t needed = ceil_div(max_channels, channels) * unit * bundles * kernels.acc_bytes;
+  acc_bytes = ample && packed_again ? std::clamp(needed, kAccBytes, kAmpleAccBytes) : kAccBytes;
+  const int64_t room = acc_bytes / kernels.acc_bytes;
   slice_bundles = std::clamp(room / unit, int64_t(1), bundles);
   // Whole lines of phases, which can be interleaved, if they fit.
   const int64_t line = groups_of(grid, 2);
@@ -171,17 +187,13 @@ void TapSumPlan::place_weights(const Resources& resources) {
   for (const Chunk& chunk : chunks) most_channels = std::max(most_channels, chunk.channel_count());
   zero_bytes = align_up(most_channels * kernels.vector * kernels.acc_bytes);
   const int64_t threads = std::max(resources.threads->count(), 1);
-  int64_t whole = 0;
-  for (const Chunk& chunk : chunks) {
-    whole = std::min(whole + align_up(source_elements(chunk) * kernels.acc_bytes),
-                     kWholeSourceBytes + 1);
-  }
+  const int64_t whole = whole_bytes();
   const bool several_slices = slice_bundles < bundles || slice_panels * kernels.max_rows < max_channels;
   whole_source = chunks.size() == 1 ||
                  (several_slices && whole <= kWholeSourceBytes &&
-                  resources.workspace_bytes / threads >= kScratchFloorBytes + whole);
+                  resources.workspace_bytes / threads >= kScratchFloorBytes + acc_bytes + whole);
   source_bytes = chunks.size() > 1 && whole_source ? whole : kSourceBytes;
-  const int64_t floor = source_bytes + zero_bytes + kAccBytes + kPanelBytes + kLineBytes +
+  const int64_t floor = source_bytes + zero_bytes + acc_bytes + kPanelBytes + kLineBytes +
                         2 * align_up(padded * kernels.acc_bytes) + 8 * kAlignment;
   // In floating point: a kernel expanded from one element can have more taps than bytes exist.
   const double channel_bytes = double(sum.kernel[0]) * double(sum.kernel[1]) *

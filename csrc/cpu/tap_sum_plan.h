@@ -14,7 +14,8 @@ namespace mxd::cpu {
 // A worker's scratch but for resident weights: together within the 1 MiB floor.
 constexpr int64_t kSourceBytes = int64_t(1) << 19;  // the packed source of a chunk
 constexpr int64_t kWholeSourceBytes = int64_t(1) << 21;  // of all chunks, if that is less
-constexpr int64_t kAccBytes = int64_t(1) << 18;     // the accumulators of a slice
+constexpr int64_t kAccBytes = int64_t(1) << 18;       // the accumulators of a slice
+constexpr int64_t kAmpleAccBytes = int64_t(1) << 20;  // where the workspace allows
 constexpr int64_t kPanelBytes = int64_t(1) << 17;   // weights of one panel, packed where needed
 constexpr int64_t kLineBytes = int64_t(1) << 16;    // a line of results, its phases interleaved
 constexpr int64_t kMostChannels = 2048;             // dst channels of a job
@@ -74,6 +75,7 @@ class TapSumPlan {
   int64_t spans;
   // A slice of the rows is what the accumulators hold: so many panels of channels of so many
   // bundles.
+  int64_t acc_bytes;
   int64_t slice_panels;
   int64_t slice_bundles;
   int64_t zero_bytes;  // a vector of zeros for every channel of a chunk
@@ -89,7 +91,8 @@ class TapSumPlan {
   bool lines_pay() const;
   void cut_sum();
   void spread_jobs(int threads);
-  void cut_rows();
+  int64_t whole_bytes() const;
+  void cut_rows(const Resources& resources);
   void place_weights(const Resources& resources);
 
   struct Stretch {
