@@ -283,6 +283,12 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
   }
 }
 
+}  // namespace
+
+#include "cpu/regroup.inl"
+
+namespace {
+
 template <class T>
 constexpr Kernels kernels_of(const char* isa) {
   using Acc = typename AccOf<T>::Type;
@@ -297,7 +303,8 @@ constexpr Kernels kernels_of(const char* isa) {
           gemm<Acc>,
           store_block<T>,
           add_scaled<T>,
-          dot<T>};
+          dot<T>,
+          regroup_of<T>()};
 }
 
 }  // namespace
