@@ -76,6 +76,7 @@ class CellPanels {
     int64_t begin;  // place of its first entry among all
     int64_t width, present;
     size_t first_piece, last_piece;
+    size_t first_group, last_group;
     Range phases[kAxes];  // that its entries span
     bool gaps;            // some of its entries have no pixel in a cell where others have one
   };
@@ -102,11 +103,39 @@ class CellPanels {
   Range cells_with(int axis, Range phases) const;
 
  private:
-  struct Line;
+  // Entries of a panel that one call packs: runs of one length, contiguous in memory.
+  struct RunGroup {
+    int64_t place;  // in the panel
+    size_t first_offset;
+    int64_t count, length;
+  };
+  struct Cells {
+    Range axis[kAxes];
+    bool empty = false;
+  };
+  // A panel's memory.
+  struct Target {
+    const CellBlock* block;
+    int64_t width;
+    char* memory;
+  };
+
   void add_pieces(Panel& panel, int64_t begin, int64_t end);
+  void group_runs(const Panel& panel);
   bool has_gaps(const Panel& panel) const;
-  void pack_line(const Panel& panel, const Line& line, char* dst) const;
-  Range whole_cells(const Piece& piece, const Line& line) const;
+  Range phase_cells(int axis, int64_t phase) const {
+    return cells_[axis][size_t(phase - set_.phases[axis].begin)];
+  }
+  // Of an entry's pixel in a cell, from that of the first phases and channel.
+  int64_t entry_offset(const int64_t (&phase)[kAxes], int64_t channel) const;
+  Cells whole_cells(const Panel& panel, const CellBlock& block) const;
+  void pack_whole(const Panel& panel, const Cells& whole, const Target& target) const;
+  void pack_border(const Panel& panel, const Cells& whole, const Target& target) const;
+  void pack_partial(const Panel& panel, const Cells& cells, const Target& target) const;
+  void pack_phases(const Piece& piece, int64_t first, int64_t count, const Cells& cells,
+                   const Target& target) const;
+  void pack_cells(const Cells& cells, int64_t place, int64_t offset, const Runs& runs,
+                  const Target& target) const;
 
   const Kernels& kernels_;
   const TensorView& view_;
@@ -116,7 +145,8 @@ class CellPanels {
   bool any_gaps_ = false;
   std::vector<Panel> panels_;
   std::vector<Piece> pieces_;
-  std::vector<int64_t> channel_offset_;
+  std::vector<RunGroup> groups_;
+  std::vector<int64_t> offsets_, channel_offset_;
   std::vector<Range> cells_[kAxes];  // of each phase of the set
 };
 

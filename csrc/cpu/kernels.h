@@ -18,7 +18,7 @@
 #include <cstdint>
 
 #include "core/geometry.h"
-#include "cpu/regroup.h"
+#include "cpu/outer_kernels.h"
 
 namespace mxd::cpu {
 
@@ -65,7 +65,7 @@ struct Kernels {
   // The sum of a[i * a_stride] * b[i * b_stride] for i < count, formed in the accumulate type.
   double (*dot)(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count);
 
-  Regroup regroup;
+  OuterKernels outer;
 };
 
 }  // namespace mxd::cpu

@@ -304,7 +304,7 @@ constexpr Kernels kernels_of(const char* isa) {
           store_block<T>,
           add_scaled<T>,
           dot<T>,
-          regroup_of<T>()};
+          outer_kernels_of<T>()};
 }
 
 }  // namespace

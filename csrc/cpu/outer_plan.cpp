@@ -10,9 +10,10 @@ namespace {
 
 // Buffers of a worker: together at most the 1 MiB scratch floor. They are fixed, because the order
 // of summation must depend on the problem alone.
-constexpr int64_t kTileBytes = int64_t(1) << 18;  // of accumulators; two of them where tiles are split
-constexpr int64_t kDataBytes = int64_t(3) << 16;
-constexpr int64_t kOutBytes = int64_t(5) << 16;
+static int64_t env(const char*n,int64_t d){return std::getenv(n)?std::atoi(std::getenv(n)):d;}
+const int64_t kTileBytes = env("TB",1<<18);  // of accumulators; two of them where tiles are split
+const int64_t kDataBytes = env("DB",3<<16);
+const int64_t kOutBytes = env("OB",5<<16);
 // Pixels of a block: more would not stay in the first cache beside the accumulators' traffic.
 const int64_t kBlockPixels = std::getenv("KB") ? std::atoi(std::getenv("KB")) : 384;
 constexpr int64_t kLeastPixels = 128;
@@ -88,7 +89,7 @@ void OuterPlan::choose_entry_order() {
   const double waste = double(last.steps * last.phases) / double(last.kernel) *
                        (1 + 1 / double(2 * last.in));
   const bool fills = problem.geometry.out_channels >= kernels.vector;
-  if (!fills || waste < 1.08) innermost = Innermost::kPhases;
+  if (!fills || waste < 1.17) innermost = Innermost::kPhases;
 }
 
 void OuterPlan::cut_weight() {
@@ -145,7 +146,8 @@ void OuterPlan::cut_weight() {
   set.axes_apart = axes_apart;
   const int64_t entries = padded_entries(kernels, set, lanes_are_entries);
   const int64_t room = std::min(products / entries, kDataBytes / acc / kLeastPixels);
-  channels = even_cut(g.in_channels, std::max(room, channel_grain), channel_grain);
+  channels = even_cut(g.in_channels, std::max(room, channel_grain),
+                      lanes_are_entries ? 1 : channel_grain);
   data_elements = channel_width(channels.step);  // times steps: see cut_pixels
   out_elements = entries;
   tile_elements = step_count * entries * data_elements;

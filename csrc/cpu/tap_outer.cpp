@@ -38,7 +38,10 @@ class Worker {
     locate(index);
     const int64_t first = plan_.blocks * split / plan_.splits;
     const int64_t last = plan_.blocks * (split + 1) / plan_.splits;
-    for (int64_t b = first; b < last; ++b) add_block(plan_.data_block(b), sum, b > first);
+    for (int64_t b = first; b < last; ++b) add_block(plan_.data_block(b), false, sum, b > first);
+    // A gap is a zero in out, which an Inf in data turns into a NaN.
+    if (!out_panels_.any_gaps() || all_finite(sum, tile_.step_count() * rows() * cols())) return;
+    for (int64_t b = first; b < last; ++b) add_block(plan_.data_block(b), true, sum, b > first);
   }
 
   void store_tile(int64_t index, const Acc* sum) {
@@ -66,13 +69,14 @@ class Worker {
     std::memset(out_, 0, size_t(plan_.out_elements) * sizeof(Acc));
   }
 
-  void add_block(const CellBlock& data, Acc* sum, bool accumulate) {
+  // Adds the products of a block; of data that is not finite, if `careful`, only those that the
+  // direct sum has.
+  void add_block(const CellBlock& data, bool careful, Acc* sum, bool accumulate) {
     const CellBlock out = plan_.out_block(tile_, data);
     data_panels_.pack(data, data_);
     if (out.steps() > 0) out_panels_.pack(out, out_);
     for (Meeting& meeting : meetings_) meeting.listed = false;
-    // A gap is a zero in out, which an Inf in data would turn into a NaN.
-    const bool exact = out_panels_.any_gaps() && !all_finite(data);
+    const bool exact = careful && !data_finite(data);
     for (const CellPanels::Panel& panel : out_panels_.panels()) {
       if (exact && panel.gaps) {
         add_exactly(data, out, panel, sum, accumulate);
@@ -84,7 +88,7 @@ class Worker {
     }
   }
 
-  // Calls visit(j, meeting) for every step j that an entry with these phases has a tap for.
+  // Calls visit(j, meeting) for every step j.
   template <class Visit>
   void add_panel(const CellBlock& data, const CellBlock& out, const CellPanels::Panel& panel,
                  const Range (&phases)[kAxes], const Visit& visit) {
@@ -93,21 +97,21 @@ class Worker {
       for (j[1] = tile_.steps[1].begin; j[1] < tile_.steps[1].end; ++j[1]) {
         for (j[2] = tile_.steps[2].begin; j[2] < tile_.steps[2].end; ++j[2], ++index) {
           Meeting& meeting = meetings_[size_t(index)];
-          if (meet(data, out, phases, j, meeting)) visit(index, meeting);
+          meet(data, out, phases, j, meeting);
+          visit(index, meeting);
         }
       }
     }
   }
 
-  // Finds which inputs meet the phases at the step; false if none of these has a tap.
-  bool meet(const CellBlock& data, const CellBlock& out, const Range (&phases)[kAxes],
+  // Finds which inputs meet the phases at the step: none, if none of these has a tap.
+  void meet(const CellBlock& data, const CellBlock& out, const Range (&phases)[kAxes],
             const int64_t (&j)[kAxes], Meeting& meeting) {
     bool same = meeting.listed;
     for (int a = 0; a < kAxes; ++a) {
       const TapAxis& axis = plan_.axis[a];
       const Range with{phases[a].begin, std::min(phases[a].end, axis.phases_with(j[a]))};
-      if (with.begin >= with.end) return false;
-      const Range cells = out_panels_.cells_with(a, with);
+      const Range cells = with.begin < with.end ? out_panels_.cells_with(a, with) : Range{};
       const int64_t shift = axis.reach * j[a];
       const Range inputs{std::max(cells.begin - shift, data.cells[a].begin),
                          std::min(cells.end - shift, data.cells[a].end)};
@@ -115,7 +119,6 @@ class Worker {
       meeting.inputs[a] = inputs;
     }
     if (!same) list_segments(data, out, j, meeting);
-    return true;
   }
 
   void list_segments(const CellBlock& data, const CellBlock& out, const int64_t (&j)[kAxes],
@@ -216,12 +219,13 @@ class Worker {
     }
   }
 
-  bool all_finite(const CellBlock& data) const {
+  bool all_finite(const Acc* values, int64_t count) const {
+    return kernels_.outer.all_finite(values, count);
+  }
+
+  bool data_finite(const CellBlock& data) const {
     for (const CellPanels::Panel& panel : data_panels_.panels()) {
-      if (!kernels_.regroup.all_finite(data_ + data_panels_.offset(panel),
-                                       data.steps() * panel.width)) {
-        return false;
-      }
+      if (!all_finite(data_ + data_panels_.offset(panel), data.steps() * panel.width)) return false;
     }
     return true;
   }

@@ -88,7 +88,7 @@ class Storer {
 
   void copy(const Runs& runs, int64_t weight, int64_t dst_step, int64_t sum, int64_t src_step,
             int64_t steps) {
-    kernels_.regroup.store(
+    kernels_.outer.store(
         static_cast<char*>(weight_.data) + (base_ + weight) * kernels_.elem_bytes, dst_step,
         sum_ + sum * kernels_.acc_bytes, src_step, runs, steps);
   }
