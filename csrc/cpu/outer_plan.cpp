@@ -2,23 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <numeric>
 
 namespace mxd::cpu {
 namespace {
 
-// Buffers of a worker: together at most the 1 MiB scratch floor. They are fixed, because the order
-// of summation must depend on the problem alone.
-static int64_t env(const char*n,int64_t d){return std::getenv(n)?std::atoi(std::getenv(n)):d;}
-const int64_t kTileBytes = env("TB",1<<18);  // of accumulators; two of them where tiles are split
-const int64_t kDataBytes = env("DB",3<<16);
-const int64_t kOutBytes = env("OB",5<<16);
-// Pixels of a block: more would not stay in the first cache beside the accumulators' traffic.
-const int64_t kBlockPixels = std::getenv("KB") ? std::atoi(std::getenv("KB")) : 384;
-constexpr int64_t kLeastPixels = 128;
-constexpr int64_t kMostSteps = 64;    // of all axes together
-constexpr int64_t kLeastCells = 256;  // that the steps of a tile may span from a single pixel
+// The blocks of pixels are fixed by the problem, because the order of every sum must be: long enough
+// for a register tile to stay at its products, short enough for panels to stay in the first caches.
+constexpr int64_t kBlockPixels = 384;
+constexpr int64_t kBlockCells = 1024;
+// The steps j of a tile: of all axes together, and the cells that they may span from a pixel.
+constexpr int64_t kMostSteps = 64;
+constexpr int64_t kMostSpan = 256;
+
+// A worker's buffers, which decide how large a tile is: with `kBuffers` and the sums of a tile that
+// is summed in parts, together the 1 MiB scratch floor. A tile does not change how its weights are
+// summed; larger ones pack less often.
+struct Buffers {
+  int64_t tile_bytes, data_bytes, out_bytes;
+};
+constexpr Buffers kBuffers{int64_t(1) << 18, int64_t(3) << 16, int64_t(5) << 16};
+constexpr int64_t kLargerTimes = 4;  // where the workspace allows
+
 constexpr int64_t kWantedJobs = 16;
 constexpr int64_t kLeastBlocksPerSplit = 4;
 
@@ -54,29 +59,32 @@ int64_t WeightTile::step_count() const {
   return size_of(steps[0]) * size_of(steps[1]) * size_of(steps[2]);
 }
 
-OuterPlan::OuterPlan(const Problem& problem, Lanes lanes)
+OuterPlan::OuterPlan(const Problem& problem, Lanes lanes, const Resources& resources)
     : problem(problem),
       kernels(kernels_for(problem.dtype)),
       lanes_are_entries(lanes == Lanes::kOutChannels) {
-  const Geometry& g = problem.geometry;
   for (int a = 0; a < kAxes; ++a) {
-    axis[a] = TapAxis(g.axis[a]);
+    axis[a] = TapAxis(problem.geometry.axis[a]);
     out_axis[a] = axis[a].out;
     data_axis[a].size = axis[a].in;
-    phases[a] = {axis[a].phases, axis[a].phases};
   }
   choose_entry_order();
-  cut_weight();
+  cut_steps();
   cut_pixels();
-
-  tiles = g.groups * channels.pieces() * filters.pieces();
-  for (int a = 0; a < kAxes; ++a) tiles *= phases[a].pieces() * steps[a].pieces();
-  blocks = batch.pieces() * box[0].pieces() * box[1].pieces() * box[2].pieces();
+  cut_weight(1);
   splits = 1;
   if (tiles < kWantedJobs) {
     splits = std::max<int64_t>(
         1, std::min(ceil_div(kWantedJobs, tiles), blocks / kLeastBlocksPerSplit));
   }
+  const int64_t threads = resources.threads->count();
+  cut_weight(kLargerTimes);
+  const bool fits = threads * scratch_bytes() <= resources.workspace_bytes;
+  if (!fits || (threads > 1 && tiles * splits < 4 * threads)) cut_weight(1);
+}
+
+int64_t OuterPlan::scratch_bytes() const {
+  return (data_elements + out_elements + (splits > 1 ? 2 : 1) * tile_elements) * kernels.acc_bytes;
 }
 
 // The phases of the innermost axis lie next to each other in memory if its pixels do. Side by side
@@ -92,24 +100,48 @@ void OuterPlan::choose_entry_order() {
   if (!fills || waste < 1.17) innermost = Innermost::kPhases;
 }
 
-void OuterPlan::cut_weight() {
-  const Geometry& g = problem.geometry;
-  const int64_t acc = kernels.acc_bytes;
-  // As many steps j as possible, and what they span from one pixel.
-  int64_t step_room = kMostSteps, cell_room = kLeastCells, step_count = 1, span = 1;
+// As many steps j together as possible: data and out are packed for all of them.
+void OuterPlan::cut_steps() {
+  int64_t step_room = kMostSteps, span_room = kMostSpan;
   for (int a = kAxes - 1; a >= 0; --a) {
     const TapAxis& t = axis[a];
-    int64_t most = std::min({t.steps, step_room, 1 + (cell_room - 1) / t.reach});
-    steps[a] = even_cut(t.steps, std::max<int64_t>(most, 1), 1);
+    const int64_t most = std::min(step_room, 1 + (span_room - 1) / t.reach);
+    steps[a] = even_cut(t.steps, most, 1);
     step_room /= steps[a].step;
-    cell_room /= 1 + t.reach * (steps[a].step - 1);
-    step_count *= steps[a].step;
-    span *= 1 + t.reach * (steps[a].step - 1);
+    span_room /= 1 + t.reach * (steps[a].step - 1);
   }
-  // A tile is about as wide in entries as in channels: then neither operand is packed too often.
-  const int64_t products = kTileBytes / acc / step_count;
+}
+
+// Blocks grow from the innermost axis outwards, then over the batch.
+void OuterPlan::cut_pixels() {
+  int64_t spread[kAxes];  // cells beyond those of the first step
+  int64_t pixels = 1, cells = 1;
+  for (int a = 0; a < kAxes; ++a) {
+    spread[a] = axis[a].reach * (steps[a].step - 1);
+    cells *= 1 + spread[a];
+  }
+  for (int a = kAxes - 1; a >= 0; --a) {
+    const int64_t others = cells / (1 + spread[a]);
+    const int64_t most = std::min(kBlockPixels / pixels, kBlockCells / others - spread[a]);
+    box[a] = even_cut(axis[a].in, std::max<int64_t>(most, 1), 1);
+    pixels *= box[a].step;
+    cells = others * (box[a].step + spread[a]);
+  }
+  const int64_t most = std::min(kBlockPixels / pixels, kBlockCells / cells);
+  batch = even_cut(problem.geometry.batch, std::max<int64_t>(most, 1), 1);
+  data_steps = pixels * batch.step;
+  out_steps = cells * batch.step;
+  blocks = batch.pieces() * box[0].pieces() * box[1].pieces() * box[2].pieces();
+}
+
+// A tile is about as wide in entries as in channels: then neither operand is packed too often.
+void OuterPlan::cut_weight(int64_t times) {
+  const Geometry& g = problem.geometry;
+  const int64_t acc = kernels.acc_bytes;
+  const int64_t products =
+      times * kBuffers.tile_bytes / acc / (steps[0].step * steps[1].step * steps[2].step);
   const int64_t entry_grain = lanes_are_entries ? kernels.cols : kernels.max_rows;
-  const int64_t channel_grain = lanes_are_entries ? kernels.max_rows : kernels.cols;
+  const int64_t channel_grain = lanes_are_entries ? 1 : kernels.cols;
   EntrySet data_set;
   for (Range& range : data_set.phases) range = {0, 1};
   const auto channel_width = [&](int64_t count) {
@@ -118,9 +150,10 @@ void OuterPlan::cut_weight() {
   };
   int64_t wanted =
       std::max(int64_t(std::sqrt(double(products))), products / channel_width(g.in_channels));
-  wanted = std::min(wanted, kOutBytes / acc / std::max(span, kLeastPixels));
+  wanted = std::min(wanted, times * kBuffers.out_bytes / acc / out_steps);
   // Filters are cut first, then phases from the outside: a tile that has all phases of a filter
   // has all its taps, which are stored together.
+  for (int a = 0; a < kAxes; ++a) phases[a] = {axis[a].phases, axis[a].phases};
   int64_t phase_count = phases[0].step * phases[1].step * phases[2].step;
   const int64_t together = innermost == Innermost::kPhases ? phases[2].step : 1;
   const int64_t grain = ceil_div(entry_grain, together);
@@ -130,55 +163,34 @@ void OuterPlan::cut_weight() {
     phases[a] = even_cut(axis[a].phases, std::max<int64_t>(wanted / others, 1), 1);
     phase_count = phases[0].step * phases[1].step * phases[2].step;
   }
-  // Panels of as few phases as fill them.
+  const int64_t entries = choose_panels();
+  const int64_t room = std::min(products / entries, times * kBuffers.data_bytes / acc / data_steps);
+  channels = even_cut(g.in_channels, std::max(room, int64_t(kernels.max_rows)), channel_grain);
+  const int64_t width = channel_width(channels.step);
+  data_elements = width * data_steps;
+  out_elements = entries * out_steps;
+  tile_elements = steps[0].step * steps[1].step * steps[2].step * entries * width;
+  tiles = g.groups * channels.pieces() * filters.pieces();
+  for (int a = 0; a < kAxes; ++a) tiles *= phases[a].pieces() * steps[a].pieces();
+}
+
+// Panels of as few phases as fill them. Returns the width of all.
+int64_t OuterPlan::choose_panels() {
   EntrySet set;
   set.channels = filters.step;
   for (int a = 0; a < kAxes; ++a) set.phases[a] = {0, phases[a].step};
   set.innermost = innermost;
   const auto fills = [&](int64_t entries) {
-    if (!lanes_are_entries) return entries >= 8 || entries >= kernels.max_rows;
+    if (!lanes_are_entries) return 2 * entries > kernels.max_rows;
     return 10 * entries >= 9 * Panels::of_cols(kernels, entries).padded_total();
   };
-  for (axes_apart = innermost == Innermost::kPhases ? 2 : 3; axes_apart > 0; --axes_apart) {
+  axes_apart = innermost == Innermost::kPhases ? 2 : 3;
+  for (; axes_apart > 0; --axes_apart) {
     set.axes_apart = axes_apart;
     if (fills(set.band())) break;
   }
   set.axes_apart = axes_apart;
-  const int64_t entries = padded_entries(kernels, set, lanes_are_entries);
-  const int64_t room = std::min(products / entries, kDataBytes / acc / kLeastPixels);
-  channels = even_cut(g.in_channels, std::max(room, channel_grain),
-                      lanes_are_entries ? 1 : channel_grain);
-  data_elements = channel_width(channels.step);  // times steps: see cut_pixels
-  out_elements = entries;
-  tile_elements = step_count * entries * data_elements;
-}
-
-// Blocks grow from the innermost axis outwards, then over the batch.
-void OuterPlan::cut_pixels() {
-  const int64_t acc = kernels.acc_bytes;
-  const int64_t data_room =
-      std::max<int64_t>(std::min(kDataBytes / acc / data_elements, kBlockPixels), 1);
-  const int64_t out_room = kOutBytes / acc / out_elements;
-  int64_t spread[kAxes];  // cells beyond those of the first step
-  int64_t cells = 1;
-  for (int a = 0; a < kAxes; ++a) {
-    spread[a] = axis[a].reach * (steps[a].step - 1);
-    cells *= 1 + spread[a];
-  }
-  int64_t pixels = 1;
-  for (int a = kAxes - 1; a >= 0; --a) {
-    const int64_t others = cells / (1 + spread[a]);
-    const int64_t most = std::min(data_room / pixels, out_room / others - spread[a]);
-    box[a] = even_cut(axis[a].in, std::max<int64_t>(most, 1), 1);
-    pixels *= box[a].step;
-    cells = others * (box[a].step + spread[a]);
-  }
-  batch = even_cut(problem.geometry.batch,
-                   std::max<int64_t>(std::min(data_room / pixels, out_room / cells), 1), 1);
-  data_steps = pixels * batch.step;
-  out_steps = cells * batch.step;
-  data_elements *= data_steps;
-  out_elements *= out_steps;
+  return padded_entries(kernels, set, lanes_are_entries);
 }
 
 WeightTile OuterPlan::tile(int64_t index) const {

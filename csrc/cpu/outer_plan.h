@@ -56,7 +56,7 @@ struct WeightTile {
 };
 
 struct OuterPlan {
-  OuterPlan(const Problem& problem, Lanes lanes);
+  OuterPlan(const Problem& problem, Lanes lanes, const Resources& resources);
 
   WeightTile tile(int64_t index) const;
   EntrySet data_entries(const WeightTile& tile) const;
@@ -64,6 +64,8 @@ struct OuterPlan {
   CellBlock data_block(int64_t index) const;
   // The cells of out that the pixels of a block meet. Empty if there are none.
   CellBlock out_block(const WeightTile& tile, const CellBlock& data) const;
+  // What a worker needs that sums whole tiles.
+  int64_t scratch_bytes() const;
   // Whether some tap meets no output: its gradient is zero, and no tile has it.
   bool skips_taps() const;
 
@@ -88,8 +90,10 @@ struct OuterPlan {
 
  private:
   void choose_entry_order();
-  void cut_weight();
+  void cut_steps();
   void cut_pixels();
+  void cut_weight(int64_t times);
+  int64_t choose_panels();
 };
 
 }  // namespace mxd::cpu

@@ -64,9 +64,16 @@ class Worker {
     data_panels_.arrange(plan_.data_entries(tile_), !plan_.lanes_are_entries, plan_.data_steps);
     out_panels_.arrange(plan_.out_entries(tile_), plan_.lanes_are_entries, plan_.out_steps);
     meetings_.resize(size_t(tile_.step_count()));
-    // What packing leaves alone, beside the last entries, must not slow down the arithmetic.
-    std::memset(data_, 0, size_t(plan_.data_elements) * sizeof(Acc));
-    std::memset(out_, 0, size_t(plan_.out_elements) * sizeof(Acc));
+    clear_padding(data_panels_, plan_.data_steps, data_);
+    clear_padding(out_panels_, plan_.out_steps, out_);
+  }
+
+  // What packing leaves alone, beside the last entries, must not slow down the arithmetic.
+  static void clear_padding(const CellPanels& panels, int64_t steps, Acc* memory) {
+    for (const CellPanels::Panel& panel : panels.panels()) {
+      if (panel.present == panel.width) continue;
+      std::memset(memory + panels.offset(panel), 0, size_t(panel.width * steps) * sizeof(Acc));
+    }
   }
 
   // Adds the products of a block; of data that is not finite, if `careful`, only those that the
@@ -305,7 +312,7 @@ void run(const OuterPlan& plan, const Resources& resources) {
 }  // namespace
 
 void run_tap_outer(const Problem& problem, Lanes lanes, const Resources& resources) {
-  const OuterPlan plan(problem, lanes);
+  const OuterPlan plan(problem, lanes, resources);
   if (plan.skips_taps()) {
     const Geometry& g = problem.geometry;
     fill_weight_with_zero(plan.kernels, problem.weight, g.groups * g.in_channels, g.out_channels,
