@@ -88,24 +88,20 @@ class Worker {
       if (exact && panel.gaps) {
         add_exactly(data, out, panel, sum, accumulate);
       } else {
-        add_panel(data, out, panel, panel.phases, [&](int64_t j, const Meeting& meeting) {
-          add_products(panel, j, meeting.segments, sum, accumulate);
-        });
+        find_meetings(data, out, panel.phases);
+        add_panel(panel, sum, accumulate);
       }
     }
   }
 
-  // Calls visit(j, meeting) for every step j.
-  template <class Visit>
-  void add_panel(const CellBlock& data, const CellBlock& out, const CellPanels::Panel& panel,
-                 const Range (&phases)[kAxes], const Visit& visit) {
-    int64_t index = 0, j[kAxes];
+  // Lists for every step j which inputs meet the phases.
+  void find_meetings(const CellBlock& data, const CellBlock& out, const Range (&phases)[kAxes]) {
+    auto meeting = meetings_.begin();
+    int64_t j[kAxes];
     for (j[0] = tile_.steps[0].begin; j[0] < tile_.steps[0].end; ++j[0]) {
       for (j[1] = tile_.steps[1].begin; j[1] < tile_.steps[1].end; ++j[1]) {
-        for (j[2] = tile_.steps[2].begin; j[2] < tile_.steps[2].end; ++j[2], ++index) {
-          Meeting& meeting = meetings_[size_t(index)];
-          meet(data, out, phases, j, meeting);
-          visit(index, meeting);
+        for (j[2] = tile_.steps[2].begin; j[2] < tile_.steps[2].end; ++j[2]) {
+          meet(data, out, phases, j, *meeting++);
         }
       }
     }
@@ -184,11 +180,28 @@ class Worker {
     return sum + (j * rows() + row) * cols() + col;
   }
 
-  void add_products(const CellPanels::Panel& out, int64_t j, const std::vector<Segment>& segments,
-                    Acc* sum, bool accumulate) {
-    if (accumulate && segments.empty()) return;
+  // All steps of one pair of panels in turn: both stay in the first cache.
+  void add_panel(const CellPanels::Panel& out, Acc* sum, bool accumulate) {
     for (const CellPanels::Panel& data : data_panels_.panels()) {
-      multiply(data, out, segments, corner_of(data, out, j, sum), cols(), accumulate);
+      for (size_t j = 0; j < meetings_.size(); ++j) {
+        const std::vector<Segment>& segments = meetings_[j].segments;
+        if (accumulate && segments.empty()) continue;
+        Acc* corner = corner_of(data, out, int64_t(j), sum);
+        if (accumulate) fetch_corner(data, out, corner);
+        multiply(data, out, segments, corner, cols(), accumulate);
+      }
+    }
+  }
+
+  // The sums come from a farther cache than the panels: they have the time of the products.
+  void fetch_corner(const CellPanels::Panel& data, const CellPanels::Panel& out,
+                    const Acc* corner) const {
+    const bool entries = plan_.lanes_are_entries;
+    const int64_t height = entries ? data.width : out.width;
+    const int64_t width = (entries ? out.width : data.width) * int64_t(sizeof(Acc));
+    for (int64_t r = 0; r < height; ++r) {
+      const char* row = reinterpret_cast<const char*>(corner + r * cols());
+      for (int64_t i = 0; i < width; i += kAlignment) __builtin_prefetch(row + i);
     }
   }
 
@@ -202,15 +215,16 @@ class Worker {
         Range phases[kAxes];
         for (int a = 0; a < kAxes; ++a) phases[a] = {piece.phase[a], piece.phase[a] + 1};
         phases[2] = {piece.phase[2] + r, piece.phase[2] + r + 1};
-        add_panel(data, out, panel, phases, [&](int64_t j, const Meeting& meeting) {
-          for (const CellPanels::Panel& channels : data_panels_.panels()) {
-            multiply(channels, panel, meeting.segments, corner_, kernels_.cols, false);
-            Acc* dst = corner_of(channels, panel, j, sum);
+        find_meetings(data, out, phases);
+        for (const CellPanels::Panel& channels : data_panels_.panels()) {
+          for (size_t j = 0; j < meetings_.size(); ++j) {
+            multiply(channels, panel, meetings_[j].segments, corner_, kernels_.cols, false);
+            Acc* dst = corner_of(channels, panel, int64_t(j), sum);
             for (int64_t c = 0; c < piece.channels; ++c) {
               add_entry(channels, piece.place + c * piece.run + r, dst, accumulate);
             }
           }
-        });
+        }
       }
     }
   }
