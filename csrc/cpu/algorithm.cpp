@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 
 #include "core/tap_plan.h"
 #include "cpu/engine.h"
@@ -43,6 +44,20 @@ Choice choose_tap_sum(int64_t pixels, int64_t channels, bool channels_contiguous
   }
   return {Algorithm::kTapSum, Lanes::kPixels,
           "implicit GEMM per phase; the result's pixels fill the vectors"};
+}
+
+// Cycles a step of a matrix product of `rows` by `cols` in register tiles: of multiply-adds, two a
+// cycle, or loads, two a cycle, and never less than the four of a chain of additions.
+double tile_cost(const Kernels& kernels, int64_t rows, int64_t cols) {
+  const int64_t row_panels = (rows + kernels.max_rows - 1) / kernels.max_rows;
+  const double height = double(rows) / double(row_panels);
+  const auto tile = [height](double vectors) {
+    return std::max({height * vectors / 2, (height + vectors) / 2, 4.0});
+  };
+  const int64_t rest = cols % kernels.cols;
+  const double row_cost = double(cols / kernels.cols) * tile(2) +
+                          (rest == 0 ? 0 : tile(rest <= kernels.vector ? 1 : 2));
+  return double(row_panels) * row_cost;
 }
 
 }  // namespace
@@ -93,14 +108,17 @@ Choice choose_direct(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
   const int64_t vector = kernels_for(problem.dtype).vector;
   if (pass == Pass::kWeightGradient) {
-    // The channels that fill their vectors better become the lanes.
-    const auto used = [vector](int64_t channels) {
-      return double(channels) / double((channels + vector - 1) / vector * vector);
-    };
-    const bool outputs = used(g.out_channels) >= used(g.in_channels);
+    // The out channels of all phases stand side by side.
+    int64_t entries = g.out_channels;
+    for (const Axis& axis : g.axis) {
+      entries *= std::min(axis.kernel, axis.stride / std::gcd(axis.stride, axis.dilate));
+    }
+    const Kernels& kernels = kernels_for(problem.dtype);
+    const bool outputs =
+        tile_cost(kernels, g.in_channels, entries) <= tile_cost(kernels, entries, g.in_channels);
     return {Algorithm::kTapOuter, outputs ? Lanes::kOutChannels : Lanes::kInChannels,
-            outputs ? "outer products per tap; the output channels fill the vectors better"
-                    : "outer products per tap; the input channels fill the vectors better"};
+            outputs ? "outer products per tap; the output channels of all phases are the lanes"
+                    : "outer products per tap; the input channels are the lanes"};
   }
   if (pass == Pass::kForward) {
     int64_t pixels = g.batch;

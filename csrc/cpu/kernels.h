@@ -22,6 +22,7 @@
 
 #include "core/geometry.h"
 #include "cpu/filter_kernels.h"
+#include "cpu/outer_kernels.h"
 
 namespace mxd::cpu {
 
@@ -96,6 +97,7 @@ struct Kernels {
   double (*dot)(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count);
 
   FilterKernels filter;  // all null for float64
+  OuterKernels outer;
 };
 
 }  // namespace mxd::cpu

@@ -514,6 +514,7 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
 }  // namespace
 
 #include "cpu/filter_kernels.inl"
+#include "cpu/regroup.inl"
 
 namespace {
 
@@ -535,7 +536,8 @@ constexpr Kernels kernels_of(const char* isa) {
           interleave<Acc>,
           add_scaled<T>,
           dot<T>,
-          filter_kernels_of<T>()};
+          filter_kernels_of<T>(),
+          outer_kernels_of<T>()};
 }
 
 }  // namespace

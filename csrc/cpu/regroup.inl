@@ -1,0 +1,174 @@
+// The copies of outer_kernels.h for one instruction set. Included by kernels.inl.
+
+#include "cpu/outer_kernels.h"
+
+namespace {
+
+using mxd::cpu::Runs;
+
+// Transpose of a square of groups of kRun lanes: vector r of the result holds group r of each
+// vector. log2(lanes / kRun) rounds of butterfly exchanges.
+template <class Acc, int kRun, int kBlock, int kRows>
+inline __attribute__((always_inline)) void transpose_groups(Vec<Acc> (&rows)[kRows]) {
+  if constexpr (kBlock >= kRun) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      if ((i / (kBlock / kRun)) % 2 == 0) {
+        exchange<kBlock, Vec<Acc>, typename LaneIndex<Acc>::Vec, Simd<Acc>::kLanes>(
+            rows[i], rows[i + kBlock / kRun]);
+      }
+    }
+    transpose_groups<Acc, kRun, kBlock / 2, kRows>(rows);
+  }
+}
+
+// The first `count` lanes, 0 < count < lanes, rounded to the type of the memory.
+inline void store_first_as(float* p, Vec<float> v, int64_t count) { store_first(p, v, count); }
+inline void store_first_as(double* p, Vec<double> v, int64_t count) { store_first(p, v, count); }
+
+template <class T>
+inline void store_first_as(T* p, Vec<float> v, int64_t count) {
+  T lanes[Simd<float>::kLanes];
+  store_as(lanes, v);
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_epi16(p, first_lanes(count),
+                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
+#else
+  for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+#endif
+}
+
+template <class Acc, class To>
+inline __attribute__((always_inline)) void store_lanes(To* p, Vec<Acc> v, int64_t count) {
+  if (count >= Simd<Acc>::kLanes) {
+    store_as(p, v);
+  } else {
+    store_first_as(p, v, count);
+  }
+}
+
+// The vectors of kLanes / kRun runs at as many steps, each run followed in memory by that of the
+// next step (or, with kStride 2, every other element belongs to it).
+template <int kRun, int kStride, class From, class To, class Acc>
+void transpose_runs(To* dst, int64_t dst_step, const From* src, const Runs& runs, int64_t steps) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  constexpr int kSide = kLanes / kRun;
+  for (int64_t i = 0; i < runs.count; i += kSide) {
+    const int64_t present = runs.count - i < kSide ? runs.count - i : kSide;
+    const From* row[kSide];
+    for (int r = 0; r < kSide; ++r) {
+      row[r] = src + runs.offset[i + (r < present ? r : present - 1)];
+    }
+    for (int64_t k = 0; k < steps; k += kSide) {
+      const int64_t valid = steps - k < kSide ? steps - k : kSide;
+      Vec<Acc> square[kSide];
+      if (valid == kSide) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kSide; ++r) {
+          square[r] = load_strided<kStride>(row[r] + k * kRun * kStride, kLanes);
+        }
+      } else {
+        for (int r = 0; r < kSide; ++r) {
+          square[r] = load_strided<kStride>(row[r] + k * kRun * kStride, valid * kRun);
+        }
+      }
+      transpose_groups<Acc, kRun, kLanes / 2, kSide>(square);
+      To* out = dst + k * dst_step + i * kRun;
+      if (valid == kSide && present == kSide) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kSide; ++r) store_as(out + r * dst_step, square[r]);
+      } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < kSide; ++r) {
+          if (r < valid) store_lanes<Acc>(out + r * dst_step, square[r], present * kRun);
+        }
+      }
+    }
+  }
+}
+
+// Runs of a vector or more: column after column of vectors.
+template <class From, class To, class Acc>
+void copy_runs(To* dst, int64_t dst_step, const From* src, int64_t src_step, const Runs& runs,
+               int64_t steps) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  for (int64_t i = 0; i < runs.count; ++i) {
+    const From* from = src + runs.offset[i];
+    To* to = dst + i * runs.pitch;
+    int64_t e = 0;
+    for (; e + 2 * kLanes <= runs.length; e += 2 * kLanes) {
+      for (int64_t k = 0; k < steps; ++k) {
+        store_as(to + k * dst_step + e, load_as(from + k * src_step + e));
+        store_as(to + k * dst_step + e + kLanes, load_as(from + k * src_step + e + kLanes));
+      }
+    }
+    for (; e + kLanes <= runs.length; e += kLanes) {
+      for (int64_t k = 0; k < steps; ++k) {
+        store_as(to + k * dst_step + e, load_as(from + k * src_step + e));
+      }
+    }
+    const int64_t rest = runs.length - e;
+    if (rest == 0) continue;
+    for (int64_t k = 0; k < steps; ++k) {
+      store_first_as(to + k * dst_step + e, load_first(from + k * src_step + e, rest), rest);
+    }
+  }
+}
+
+template <class From, class To>
+void copy_elements(To* dst, int64_t dst_step, const From* src, int64_t src_step, const Runs& runs,
+                   int64_t steps) {
+  for (int64_t k = 0; k < steps; ++k) {
+    for (int64_t i = 0; i < runs.count; ++i) {
+      for (int64_t e = 0; e < runs.length; ++e) {
+        from_acc(to_acc(src[runs.offset[i] + k * src_step + e]),
+                 dst + k * dst_step + i * runs.pitch + e);
+      }
+    }
+  }
+}
+
+template <class From, class To, class Acc>
+void regroup(void* opaque_dst, int64_t dst_step, const void* opaque_src, int64_t src_step,
+             const Runs& runs, int64_t steps) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  To* dst = static_cast<To*>(opaque_dst);
+  const From* src = static_cast<const From*>(opaque_src);
+  const bool dense = runs.pitch == runs.length && runs.length == src_step && steps >= 2;
+  if (dense && src_step == 1) {
+    transpose_runs<1, 1, From, To, Acc>(dst, dst_step, src, runs, steps);
+  } else if (dense && src_step == 2) {
+    transpose_runs<2, 1, From, To, Acc>(dst, dst_step, src, runs, steps);
+  } else if (dense && src_step == 4 && kLanes >= 4) {
+    transpose_runs<(kLanes >= 4 ? 4 : 1), 1, From, To, Acc>(dst, dst_step, src, runs, steps);
+  } else if (dense && src_step == 8 && kLanes >= 8) {
+    transpose_runs<(kLanes >= 8 ? 8 : 1), 1, From, To, Acc>(dst, dst_step, src, runs, steps);
+  } else if (runs.length == 1 && src_step == 2 && runs.pitch == 1 && steps >= 2) {
+    transpose_runs<1, 2, From, To, Acc>(dst, dst_step, src, runs, steps);
+  } else if (runs.length >= 3) {
+    copy_runs<From, To, Acc>(dst, dst_step, src, src_step, runs, steps);
+  } else {
+    copy_elements(dst, dst_step, src, src_step, runs, steps);
+  }
+}
+
+template <class Acc>
+bool all_finite(const void* opaque, int64_t count) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  const Acc* values = static_cast<const Acc*>(opaque);
+  Vec<Acc> products{};  // with 0: NaN as soon as one value is not finite
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) products += load<Acc>(values + i) * Acc(0);
+  if (i < count) products += load_first(values + i, count - i) * Acc(0);
+  Acc total = 0;
+  for (int l = 0; l < kLanes; ++l) total += products[l];
+  return total == 0;
+}
+
+template <class T>
+constexpr mxd::cpu::OuterKernels outer_kernels_of() {
+  using Acc = typename AccOf<T>::Type;
+  return {regroup<T, Acc, Acc>, regroup<Acc, T, Acc>, all_finite<Acc>};
+}
+
+}  // namespace
