@@ -8,6 +8,7 @@ namespace mxd {
 namespace {
 
 int64_t floor_div(int64_t a, int64_t b) {  // b > 0; no step of it overflows
+  if (b == 1) return a;                    // the usual case: spares the division
   return a / b - (a % b < 0 ? 1 : 0);
 }
 
@@ -42,6 +43,9 @@ void clip_taps(AxisTaps& taps) {
 // reaching taps changes. On images a few pixels wide the zeros multiplied at the border would
 // otherwise cost more than the smaller tiles: at 7/8 per axis a 2-D layer does 1.3x the work.
 constexpr double kSplitBelow = 0.9;
+
+// Room that is made for phases before they are counted.
+constexpr int64_t kMostPhasesAtOnce = 64;
 
 // x with  a * x = 1 (mod m)  for coprime a and m, 0 <= x < m: Euclid's algorithm.
 int64_t inverse_modulo(int64_t a, int64_t m) {
@@ -93,8 +97,9 @@ Range valid_taps(const AxisTaps& taps, int64_t result) {
   return taps_between(index, index, taps.src_tap_step, taps.src_size, taps.tap_count);
 }
 
-std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
+RegionList exact_regions(const AxisTaps& taps) {
   std::vector<int64_t> cuts;
+  cuts.reserve(size_t(std::min(2 * taps.tap_count, 2 * taps.dst_count)));
   for (int64_t j = 0; j < taps.tap_count; ++j) {
     const Range range = valid_results(taps, j, {0, taps.dst_count});
     if (range.begin >= range.end) continue;
@@ -103,7 +108,8 @@ std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
   }
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-  std::vector<AxisRegion> regions;
+  RegionList regions;
+  regions.reserve(cuts.size());
   for (size_t c = 0; c + 1 < cuts.size(); ++c) {
     const Range reaching = valid_taps(taps, cuts[c]);
     const AxisRegion region{cuts[c], cuts[c + 1], reaching.begin, reaching.end};
@@ -112,7 +118,7 @@ std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
   return regions;
 }
 
-std::vector<AxisRegion> regions(const AxisTaps& taps) {
+RegionList regions(const AxisTaps& taps) {
   double valid = 0;
   for (int64_t j = 0; j < taps.tap_count; ++j) {
     const Range range = valid_results(taps, j, {0, taps.dst_count});
@@ -134,6 +140,7 @@ std::vector<AxisTaps> forward_phases(const Axis& axis) {
   const int64_t g = std::gcd(axis.stride, axis.dilate);
   const int64_t period = axis.stride / g;  // residues of the taps repeat after so many
   std::vector<AxisTaps> phases;
+  phases.reserve(size_t(std::min(phase_candidates(axis), kMostPhasesAtOnce)));
   if (std::min(axis.kernel, period) <= std::min(axis.out, axis.stride)) {
     for (int64_t t0 = 0; t0 < std::min(axis.kernel, period); ++t0) {
       add_phase(axis, g, t0, phases);

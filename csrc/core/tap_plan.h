@@ -35,6 +35,8 @@ struct AxisRegion {
   int64_t taps() const { return tap_end - tap_begin; }
 };
 
+using RegionList = std::vector<AxisRegion>;
+
 // dst[dst_begin + q * dst_step]  +=  src[src_begin + q * src_step + j * src_tap_step]
 //                                    * w[tap_begin + j * tap_step],
 // for 0 <= q < dst_count, 0 <= j < tap_count, where the source index is in [0, src_size).
@@ -56,10 +58,10 @@ std::vector<AxisTaps> data_gradient_taps(const Axis& axis);
 
 // The results cut wherever the set of reaching taps changes, so that every tap of a region meets
 // the source for every result of it. Results that no tap reaches are in no region.
-std::vector<AxisRegion> exact_regions(const AxisTaps& taps);
+RegionList exact_regions(const AxisTaps& taps);
 
 // exact_regions where few pixels make it pay; otherwise one region, with zeros at its border.
-std::vector<AxisRegion> regions(const AxisTaps& taps);
+RegionList regions(const AxisTaps& taps);
 
 // Results q in `within` whose source index for tap j lies inside the source.
 Range valid_results(const AxisTaps& taps, int64_t tap, Range within);

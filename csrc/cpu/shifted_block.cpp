@@ -10,17 +10,18 @@ int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1)
 
 }  // namespace
 
-ShiftedGrid::ShiftedGrid(const Box& box, const int64_t (&size)[kAxes], const Kernels& kernels) {
-  int64_t grids = 1;
-  grid_elements_ = 1;
+ShiftedGrid::ShiftedGrid(const Box& box, const int64_t (&size)[kAxes], const Kernels& kernels)
+    : tile_room_(kernels.cols) {
   for (int a = 0; a < kAxes; ++a) {
     GridAxis& axis = axis_[a];
     const AxisTaps& taps = *box.taps[a];
     axis.taps = &taps;
     axis.first_tap = box.region[a].tap_begin;
+    axis.residue_of.reserve(size_t(box.region[a].taps()));
+    axis.shift_of.reserve(size_t(box.region[a].taps()));
     for (int64_t tap = box.region[a].tap_begin; tap < box.region[a].tap_end; ++tap) {
       const int64_t index = taps.src_begin + tap * taps.src_tap_step;
-      const int64_t shift = floor_div(index, taps.src_step);
+      const int64_t shift = taps.src_step == 1 ? index : floor_div(index, taps.src_step);
       const int64_t residue = index - shift * taps.src_step;
       const auto found = std::find(axis.residues.begin(), axis.residues.end(), residue);
       axis.residue_of.push_back(found - axis.residues.begin());
@@ -29,14 +30,23 @@ ShiftedGrid::ShiftedGrid(const Box& box, const int64_t (&size)[kAxes], const Ker
     }
     const auto range = std::minmax_element(axis.shift_of.begin(), axis.shift_of.end());
     axis.least_shift = *range.first;
-    const int64_t most_shift = *range.second;
+    axis.reach = *range.second - axis.least_shift;
     for (int64_t& shift : axis.shift_of) shift -= axis.least_shift;
-    axis.line = size[a] + most_shift - axis.least_shift;
+  }
+  resize(size);
+}
+
+void ShiftedGrid::resize(const int64_t (&size)[kAxes]) {
+  int64_t grids = 1;
+  grid_elements_ = 1;
+  for (int a = 0; a < kAxes; ++a) {
+    GridAxis& axis = axis_[a];
+    axis.line = size[a] + axis.reach;
     grids *= int64_t(axis.residues.size());
     grid_elements_ *= axis.line;
   }
   positions_ = position(size[0] - 1, size[1] - 1) + size[2];
-  channel_elements_ = grids * grid_elements_ + kernels.cols;
+  channel_elements_ = grids * grid_elements_ + tile_room_;
 }
 
 int64_t ShiftedGrid::tap_offset(const Tap& tap) const {

@@ -23,6 +23,9 @@ class ShiftedGrid {
  public:
   ShiftedGrid(const Box& box, const int64_t (&size)[kAxes], const Kernels& kernels);
 
+  // The same taps for boxes of another size.
+  void resize(const int64_t (&size)[kAxes]);
+
   // From the first result to the last.
   int64_t positions() const { return positions_; }
   // Elements of one channel of the copy, with room for a whole tile behind the last position.
@@ -43,12 +46,14 @@ class ShiftedGrid {
     const AxisTaps* taps;
     int64_t first_tap;
     int64_t least_shift;                        // of any tap, in grid steps
+    int64_t reach;                              // from the least shift to the greatest
     int64_t line;                               // grid points
     std::vector<int64_t> residues;              // of the source index modulo src_step
     std::vector<int64_t> residue_of, shift_of;  // tap -> index into residues, shift - least_shift
   };
 
   GridAxis axis_[kAxes];
+  int64_t tile_room_;  // elements behind the last position
   int64_t positions_;
   int64_t grid_elements_;
   int64_t channel_elements_;

@@ -28,8 +28,8 @@ class Worker {
         kernels_(*plan.sum.kernels),
         scratch_(new Scratch(plan.scratch_bytes)) {
     weights_ = scratch_->template take<Acc>(plan.weight_bytes / int64_t(sizeof(Acc)));
-    source_ = scratch_->template take<Acc>(kBlockElements);
-    acc_ = scratch_->template take<Acc>(kBlockElements);
+    source_ = scratch_->template take<Acc>(plan.source_bytes / int64_t(sizeof(Acc)));
+    acc_ = scratch_->template take<Acc>(plan.acc_bytes / int64_t(sizeof(Acc)));
     bias_ = scratch_->template take<Acc>(plan.max_channels);
     for (const Phase& phase : plan.phases) {
       if (exact) exact_.push_back(plan.exact_blocks(phase));

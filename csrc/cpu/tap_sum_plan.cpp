@@ -24,12 +24,19 @@ constexpr int64_t kMostResidues = 64;
 // A shifted block must hold this many channels to be worth its overhead.
 constexpr int64_t kLeastShiftedChannels = 8;
 
+// What a box costs beyond its multiply-adds, in those: planning it and starting its loops.
+constexpr double kBoxProducts = 30000;
+
+// Fewer rows of a register tile than this take as long: their sums wait for each other.
+constexpr int64_t kLeastBusyRows = 4;
+
 std::vector<Box> boxes_of(const AxisTaps* const (&axis)[kAxes], int64_t batch,
-                          const std::vector<AxisRegion> (&regions)[kAxes]) {
+                          const RegionList* const (&regions)[kAxes]) {
   std::vector<Box> boxes;
-  for (const AxisRegion& r0 : regions[0]) {
-    for (const AxisRegion& r1 : regions[1]) {
-      for (const AxisRegion& r2 : regions[2]) {
+  boxes.reserve(regions[0]->size() * regions[1]->size() * regions[2]->size());
+  for (const AxisRegion& r0 : *regions[0]) {
+    for (const AxisRegion& r1 : *regions[1]) {
+      for (const AxisRegion& r2 : *regions[2]) {
         boxes.push_back({{axis[0], axis[1], axis[2]}, {r0, r1, r2}, batch});
       }
     }
@@ -58,18 +65,44 @@ TapSumPlan::TapSumPlan(const TapSum& tap_sum, const Resources& resources) : sum(
       resources.workspace_bytes / std::max(resources.threads->count(), 1) - 3 * kBlockBytes;
   weights_resident = all_weights <= double(std::max(budget, kBlockBytes));
   weight_bytes = weights_resident ? int64_t(all_weights) : kBlockBytes;
-  scratch_bytes = align_up(weight_bytes) + 2 * align_up(kBlockBytes) +
+  size_blocks();
+  scratch_bytes = align_up(weight_bytes) + align_up(source_bytes) + align_up(acc_bytes) +
                   align_up(padded * kernels.acc_bytes) + kAlignment;
 }
 
 Blocks TapSumPlan::exact_blocks(const Phase& phase) const {
-  const std::vector<AxisRegion> regions[kAxes] = {
-      exact_regions(*phase.axis[0]), exact_regions(*phase.axis[1]), exact_regions(*phase.axis[2])};
+  const RegionList regions[kAxes] = {exact_regions(*phase.axis[0]), exact_regions(*phase.axis[1]),
+                                     exact_regions(*phase.axis[2])};
   Blocks blocks;
-  for (const Box& box : boxes_of(phase.axis, sum.batch, regions)) {
+  for (const Box& box : boxes_of(phase.axis, sum.batch, {&regions[0], &regions[1], &regions[2]})) {
     blocks.add({box, false, {}, ceil_div(box.pixels(), kGatheredPixels)});
   }
   return blocks;
+}
+
+// Cut as `regions` says or not at all: boxes of few pixels leave lanes empty.
+std::vector<Box> TapSumPlan::cheapest_boxes(const AxisTaps* const (&axis)[kAxes],
+                                            const RegionList* const (&cut)[kAxes]) const {
+  std::vector<Box> boxes = boxes_of(axis, sum.batch, cut);
+  if (boxes.size() == 1) return boxes;
+  Box whole{{axis[0], axis[1], axis[2]}, {}, sum.batch};
+  for (int a = 0; a < kAxes; ++a) {
+    whole.region[a] = {0, axis[a]->dst_count, 0, axis[a]->tap_count};
+  }
+  double cost = 0;
+  for (const Box& box : boxes) cost += cost_of(box);
+  if (cost_of(whole) < cost) boxes = {whole};
+  return boxes;
+}
+
+// In multiply-adds of one group, whole register tiles counted.
+double TapSumPlan::cost_of(const Box& box) const {
+  const int64_t pixels = sum.lanes == Lanes::kPixels
+                             ? Panels::of_cols(*sum.kernels, box.pixels()).padded_total()
+                             : std::max(box.pixels(), kLeastBusyRows);
+  double products = double(pixels) * double(sum.src_channels) * double(sum.dst_channels);
+  for (const AxisRegion& region : box.region) products *= double(region.taps());
+  return products + kBoxProducts;
 }
 
 BoxPlan TapSumPlan::plan_box(const Box& box) const {
@@ -80,7 +113,7 @@ BoxPlan TapSumPlan::plan_box(const Box& box) const {
   }
   // The block grows from the innermost axis outwards while its positions fit.
   const Kernels& kernels = *sum.kernels;
-  const ShiftedGrid one(box, plan.size, kernels);
+  ShiftedGrid grid(box, plan.size, kernels);
   int64_t blocks = box.batch;
   int64_t span = 1;   // positions from the first result to the last, so far
   int64_t pitch = 1;  // positions from one result to the next on this axis
@@ -90,10 +123,10 @@ BoxPlan TapSumPlan::plan_box(const Box& box) const {
     plan.size[a] = ceil_div(box.results(a), parts);
     blocks *= ceil_div(box.results(a), plan.size[a]);
     span += (plan.size[a] - 1) * pitch;
-    pitch *= plan.size[a] + one.line(a) - 1;
+    pitch *= grid.line(a) + plan.size[a] - 1;
     if (pitch > kBlockBytes) return plan;  // the taps reach too far
   }
-  const ShiftedGrid grid(box, plan.size, kernels);
+  grid.resize(plan.size);
   const int64_t channels = kBlockBytes / kernels.acc_bytes / grid.channel_elements();
   if (channels < std::min(sum.src_channels, kLeastShiftedChannels)) return plan;
   const double results = double(plan.size[0] * plan.size[1] * plan.size[2]);
@@ -103,27 +136,61 @@ BoxPlan TapSumPlan::plan_box(const Box& box) const {
   if (waste * double(sum.dst_channels) < gathering) {
     plan.shifted = true;
     plan.blocks = blocks;
+    plan.positions = grid.positions();
+    plan.channel_elements = grid.channel_elements();
   }
   return plan;
 }
 
 void TapSumPlan::make_phases() {
-  for (const AxisTaps& a0 : sum.axes[0]) {
-    for (const AxisTaps& a1 : sum.axes[1]) {
-      for (const AxisTaps& a2 : sum.axes[2]) {
-        Phase phase;
-        phase.axis[0] = &a0;
-        phase.axis[1] = &a1;
-        phase.axis[2] = &a2;
-        for (const Box& box :
-             boxes_of(phase.axis, sum.batch, {regions(a0), regions(a1), regions(a2)})) {
+  std::vector<RegionList> cuts[kAxes];  // of each phase of an axis
+  for (int a = 0; a < kAxes; ++a) {
+    cuts[a].reserve(sum.axes[a].size());
+    for (const AxisTaps& taps : sum.axes[a]) cuts[a].push_back(regions(taps));
+  }
+  phases.reserve(sum.axes[0].size() * sum.axes[1].size() * sum.axes[2].size());
+  for (size_t i0 = 0; i0 < sum.axes[0].size(); ++i0) {
+    for (size_t i1 = 0; i1 < sum.axes[1].size(); ++i1) {
+      for (size_t i2 = 0; i2 < sum.axes[2].size(); ++i2) {
+        Phase& phase = phases.emplace_back();
+        phase.axis[0] = &sum.axes[0][i0];
+        phase.axis[1] = &sum.axes[1][i1];
+        phase.axis[2] = &sum.axes[2][i2];
+        const std::vector<Box> boxes =
+            cheapest_boxes(phase.axis, {&cuts[0][i0], &cuts[1][i1], &cuts[2][i2]});
+        phase.blocks.boxes.reserve(boxes.size());
+        for (const Box& box : boxes) {
           phase.blocks.add(plan_box(box));
           phase.results += box.pixels();
         }
-        phases.push_back(std::move(phase));
       }
     }
   }
+}
+
+// kBlockBytes each, or what the largest block of a small call takes: memory that is not asked for
+// costs no time. Holds for exact_blocks, too: their boxes have no more pixels than a phase.
+void TapSumPlan::size_blocks() {
+  const Kernels& kernels = *sum.kernels;
+  const auto whole_tiles = [&](int64_t count) {
+    return ceil_div(count, kernels.cols) * kernels.cols;
+  };
+  const int64_t channels = std::min(sum.src_channels, kBlockBytes);
+  const double all_steps = double(sum.kernel[0]) * double(sum.kernel[1]) * double(sum.kernel[2]) *
+                           double(sum.src_channels);
+  const int64_t most_steps = int64_t(std::min(double(gathered_steps), all_steps));
+  int64_t source = 0, columns = 0;
+  for (const Phase& phase : phases) {
+    const int64_t pixels = whole_tiles(std::min(phase.results, kGatheredPixels));
+    columns = std::max(columns, pixels);
+    source = std::max(source, pixels * most_steps);
+    for (const BoxPlan& plan : phase.blocks.boxes) {
+      columns = std::max(columns, whole_tiles(plan.positions));
+      source = std::max(source, plan.channel_elements * channels);
+    }
+  }
+  source_bytes = std::min(source * kernels.acc_bytes, kBlockBytes);
+  acc_bytes = std::min(columns * whole_tiles(max_channels) * kernels.acc_bytes, kBlockBytes);
 }
 
 // Enough jobs for the threads: first by pixels, then, for small images, by channels. Every job

@@ -22,6 +22,8 @@ struct BoxPlan {
   int64_t size[kAxes];  // results per block, if shifted
   int64_t blocks;
   int64_t first_block = 0;
+  int64_t positions = 0;         // per block, if shifted
+  int64_t channel_elements = 0;  // of the copy of the source, if shifted
 };
 
 // The boxes of a phase, their blocks numbered through.
@@ -67,12 +69,18 @@ struct TapSumPlan {
   int64_t spans;
   bool weights_resident;  // a job's packed weights fit: packed once per job, not per block
   int64_t weight_bytes;
+  int64_t source_bytes;  // of the packed source and the accumulators of a block
+  int64_t acc_bytes;
   int64_t scratch_bytes;
 
  private:
+  std::vector<Box> cheapest_boxes(const AxisTaps* const (&axis)[kAxes],
+                                  const RegionList* const (&cut)[kAxes]) const;
+  double cost_of(const Box& box) const;
   BoxPlan plan_box(const Box& box) const;
   void make_phases();
   void spread_jobs(int threads);
+  void size_blocks();
 };
 
 }  // namespace mxd::cpu
