@@ -10,6 +10,7 @@
 #include "cpu/cpu_isa.h"
 #include "cpu/engine.h"
 #include "cpu/scratch.h"
+#include "ops/eager_call.h"
 
 namespace py = pybind11;
 
@@ -120,6 +121,7 @@ PYBIND11_MODULE(_C, m) {
       "set_cpu_isa", [](const std::string& name) { set_isa(name, "name"); }, py::arg("name"));
   m.def("set_poison_scratch", &cpu::set_poison_scratch, py::arg("poison"),
         "Fill scratch memory with NaN before use (for tests).");
+  bind_eager_call(m);
   if (const char* isa = std::getenv("MXDECONV_CPU_ISA")) set_isa(isa, "MXDECONV_CPU_ISA");
 }
 

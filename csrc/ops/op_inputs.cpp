@@ -225,11 +225,17 @@ void check_data_sizes(const Shape<Int>& data) {
   }
 }
 
+// The sizes behind the batch and the channels.
+template <class Int>
+c10::ArrayRef<Int> spatial(const Shape<Int>& shape) {
+  return c10::ArrayRef<Int>(shape).slice(2);
+}
+
 template <class Int>
 void check_weight_sizes(const Shape<Int>& weight) {
   TORCH_CHECK_VALUE(weight[0] >= 1 && weight[1] >= 1,
                     "weight must have at least 1 channel and 1 filter, got shape ", tuple(weight));
-  const Shape<Int> kernel(weight.begin() + 2, weight.end());
+  const auto kernel = spatial(weight);
   check_least("kernel", kernel, 1);
 }
 
@@ -244,8 +250,8 @@ Int unpadded(Checked<Int>& checked, const Int& in, const Int& kernel, int64_t st
 // Fills the spatial part of sizes.out.
 template <class Int>
 void derive_out(Sizes<Int>& sizes, const Arguments<Int>& arguments) {
-  const Shape<Int> in(sizes.data.begin() + 2, sizes.data.end());
-  const Shape<Int> kernel(sizes.weight.begin() + 2, sizes.weight.end());
+  const auto in = spatial(sizes.data);
+  const auto kernel = spatial(sizes.weight);
   Checked<Int> checked;
   Shape<Int> out;
   for (size_t a = 0; a < in.size(); ++a) {
