@@ -1,25 +1,12 @@
 // CPU kernels of the ops: check, allocate, describe the tensors to the engine, run.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include "cpu/engine.h"
+#include "ops/at_threads.h"
 #include "ops/signatures.h"
 
 namespace mxd::ops {
 namespace {
-
-class AtThreads : public Threads {
- public:
-  int count() const override { return count_; }
-  void run(int workers, void (*worker)(void*), void* context) const override {
-    at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) worker(context);
-    });
-  }
-
- private:
-  const int count_ = at::in_parallel_region() ? 1 : at::get_num_threads();
-};
 
 DType dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
@@ -71,7 +58,7 @@ void run_forward(const at::Tensor& data, const at::Tensor& weight,
   problem.weight = weight_view_of(weight);
   problem.out = view_of(out);
   if (bias) problem.bias = {bias->const_data_ptr(), bias->stride(0)};
-  const AtThreads threads;
+  const AtThreads threads(problem.geometry.products());
   cpu::forward(problem, resources_of(threads, args.workspace));
 }
 
@@ -105,7 +92,7 @@ at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad, M
   problem.data = view_of(data_grad);
   problem.weight = weight_view_of(weight);
   problem.out = view_of(out_grad);
-  const AtThreads threads;
+  const AtThreads threads(problem.geometry.products());
   cpu::data_gradient(problem, resources_of(threads, args.workspace));
   return data_grad;
 }
@@ -121,7 +108,7 @@ at::Tensor weight_gradient(const at::Tensor& data, const at::Tensor& out_grad, M
   problem.data = view_of(data);
   problem.weight = weight_view_of(weight_grad);
   problem.out = view_of(out_grad);
-  const AtThreads threads;
+  const AtThreads threads(problem.geometry.products());
   cpu::weight_gradient(problem, resources_of(threads, args.workspace));
   return weight_grad;
 }
