@@ -326,7 +326,9 @@ def main() -> int:
         with open(args.json, "a") as file:
             for result in results:
                 row = {
-                    **{"machine": machine, "torch": torch.__version__, "peak": peak, "copy": copy},
+                    **{"machine": machine, "isa": mxdeconv.build_info()["cpu_isa"]},
+                    **{"version": mxdeconv.__version__, "torch": torch.__version__},
+                    **{"peak": peak, "copy": copy},
                     **{"command": command, **asdict(result)},
                 }
                 file.write(json.dumps(row) + "\n")
