@@ -9,6 +9,9 @@ same machine; the figure is the median over the rounds of CPU time per call (wal
 than one thread), the spread is the distance between its quartiles. GF/s counts two for each
 multiply-add of the direct sum, N * prod(in) * C * F/g * prod(kernel), taps that are cropped away
 included. The peak and the copy bandwidth are measured in the same run, on the same thread.
+
+Temporary memory (mxdeconv / torch, MiB beyond operands and result) is measured before the timing,
+in processes of its own: memory.py says how.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from math import prod
 
+import memory
 import torch
 from machine import copy_bandwidth, describe, fma_peak
 
@@ -58,6 +62,7 @@ class Result:
     peak_share: float | None  # of the measured FMA peak
     gbytes: float  # 1e9 byte/s, data, weight and out once each
     copy_share: float  # of the measured copy bandwidth
+    temporaries: int | None  # bytes at the peak of a call, beyond operands and result
 
 
 class Tensors:
@@ -170,7 +175,11 @@ def spread(values: list[float]) -> float:
 
 
 def run(
-    args: argparse.Namespace, layers: list[Layer], peak: float | None, copy: float
+    args: argparse.Namespace,
+    layers: list[Layer],
+    peak: float | None,
+    copy: float,
+    temporaries: dict[memory.Key, int],
 ) -> Iterator[Result]:
     dtype = DTYPES[args.dtype]
     clock = time.process_time if args.threads == 1 else time.perf_counter
@@ -192,6 +201,7 @@ def run(
                     *(median, spread(times), work / median / 1e9),
                     work / median / peak if peak else None,
                     *(moved / median / 1e9, moved / median / copy),
+                    temporaries.get((layer.name, pass_name, name)),
                 )
 
 
@@ -207,6 +217,9 @@ def show(results: list[Result]) -> None:
     )
     for name, other in by_name.items():
         line += f"   {name} {other.gflops:7.1f}  {other.median_s / own.median_s:5.2f}x"
+    held = [r.temporaries for r in results if r.temporaries is not None]
+    if held:
+        line += "   memory " + " / ".join(f"{value / 2**20:.1f}" for value in held)
     print(line, flush=True)
 
 
@@ -233,6 +246,20 @@ def summarise(results: list[Result]) -> None:
                 )
 
 
+def list_memory_above(results: list[Result]) -> None:
+    """The passes that take more temporary memory than torch does, beyond what is uncertain."""
+    theirs = {(r.layer, r.pass_name): r.temporaries for r in results if r.backend == "torch"}
+    for r in results:
+        other = theirs.get((r.layer, r.pass_name))
+        if r.backend != "mxdeconv" or r.temporaries is None or other is None:
+            continue
+        if r.temporaries > other + memory.UNCERTAIN:
+            print(
+                f"{r.pass_name:8} of {r.layer}: {r.temporaries / 2**20:.1f} MiB of temporaries, "
+                f"torch {other / 2**20:.1f}"
+            )
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--layers", default="", help="regular expression on layer names")
@@ -242,17 +269,38 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--least", type=float, default=0.02, help="seconds per round and backend")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure temporaries")
     parser.add_argument("--json", help="append JSON lines to this file")
     return parser.parse_args()
 
 
+def without_json(arguments: list[str]) -> list[str]:
+    """The arguments without the file that the results went to."""
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if not argument.startswith("--json") and before != "--json"
+    ]
+
+
 def main() -> int:
     args = parse_arguments()
+    command = " ".join(["python", "benchmarks/bench.py", *without_json(sys.argv[1:])])
     layers = [layer for layer in LAYERS if re.search(args.layers, layer.name)]
     if not layers:
         names = ", ".join(layer.name for layer in LAYERS)
         print(f"--layers must match at least one of {names}, got {args.layers!r}", file=sys.stderr)
         return 2
+    temporaries: dict[memory.Key, int] = {}
+    held_passes = [name for name in args.passes if name in memory.PASSES]
+    if held_passes and not args.no_memory:
+        temporaries = memory.measured(
+            [
+                *("--layers", args.layers, "--dtype", args.dtype, "--threads", str(args.threads)),
+                *(["--channels-last"] if args.channels_last else []),
+                *("--passes", *held_passes),
+            ]
+        )
     torch.set_num_threads(args.threads)
     peak = fma_peak(mxdeconv.build_info()["cpu_isa"], args.dtype, args.threads)
     copy = copy_bandwidth()
@@ -265,7 +313,7 @@ def main() -> int:
     )
     results: list[Result] = []
     line: list[Result] = []
-    for result in run(args, layers, peak, copy):
+    for result in run(args, layers, peak, copy, temporaries):
         if line and (line[-1].layer, line[-1].pass_name) != (result.layer, result.pass_name):
             show(line)
             line = []
@@ -273,10 +321,16 @@ def main() -> int:
         results.append(result)
     show(line)
     summarise(results)
+    list_memory_above(results)
     if args.json:
         with open(args.json, "a") as file:
             for result in results:
-                row = {"machine": machine, "peak": peak, "copy": copy, **asdict(result)}
+                row = {
+                    **{"machine": machine, "isa": mxdeconv.build_info()["cpu_isa"]},
+                    **{"version": mxdeconv.__version__, "torch": torch.__version__},
+                    **{"peak": peak, "copy": copy},
+                    **{"command": command, **asdict(result)},
+                }
                 file.write(json.dumps(row) + "\n")
     return 0
 

@@ -1,6 +1,27 @@
+from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
+class EagerCall:
+    def __init__(
+        self,
+        kernel: Sequence[int],
+        num_filter: int,
+        no_bias: bool,
+        stride: Sequence[int],
+        dilate: Sequence[int],
+        pad: Sequence[int],
+        adj: Sequence[int],
+        num_group: int,
+        workspace: int,
+        cudnn_tune: str | None,
+        cudnn_off: bool,
+    ) -> None: ...
+
+def are_plain(*values: object) -> bool: ...
 def build_info() -> dict[str, Any]: ...
+def call_eagerly(call: EagerCall, data: Any, weight: Any, bias: Any) -> Tensor | None: ...
 def choose(
     pass_: str,
     dtype: str,

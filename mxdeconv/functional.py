@@ -1,7 +1,9 @@
 """deconvolution(): MXNet's `mx.nd.Deconvolution` on torch tensors.
 
 A call goes: attributes and shapes by `spec`, autocast, a permuted view where the layout is
-channels-last, then the raw operator, which checks the rest and carries autograd.
+channels-last, then the raw operator, which checks the rest and carries autograd. Calls in which
+nothing is unusual, which is most of them, take a shortcut: attributes that were parsed before, and
+`_C.call_eagerly`, which looks at the tensors in C++ and goes straight to the operator.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from mxdeconv import ops, spec
+from mxdeconv import _C, ops, spec
 
 
 def deconvolution(
@@ -59,10 +62,14 @@ def deconvolution(
     try:
         if unknown:
             spec.refuse_unknown(list(unknown), spec.ARGUMENTS)
-        call = _call(
+        call, eager = _call(
             *(kernel, stride, dilate, pad, adj, target_shape, num_filter, num_group),
             *(workspace, no_bias, cudnn_tune, cudnn_off, layout),
         )
+        if eager is not None and out is None:
+            result = _C.call_eagerly(eager, data, weight, bias)
+            if result is not None:
+                return result
         return apply(call, data, weight, bias, call.attributes.target_shape, out)
     except (TypeError, ValueError) as error:
         if name is None:
@@ -102,10 +109,6 @@ class Call(NamedTuple):
     arguments: ops.Arguments
 
 
-def _parse_call(*values: Any) -> Call:
-    return prepare(spec.parse(**dict(zip(spec.ATTRIBUTES, values, strict=True))))
-
-
 def prepare(attributes: spec.Attributes) -> Call:
     """Everything about a call that does not depend on its tensors."""
     return Call(
@@ -118,22 +121,37 @@ def prepare(attributes: spec.Attributes) -> Call:
     )
 
 
-_parse_call_once = functools.lru_cache(maxsize=1024, typed=True)(_parse_call)
+def shortcut(attributes: spec.Attributes) -> _C.EagerCall | None:
+    """What `_C.call_eagerly` needs; None where the arguments depend on sizes or axes move."""
+    if attributes.target_shape or attributes.channels_last:
+        return None
+    a = attributes
+    return _C.EagerCall(
+        *(a.kernel, a.num_filter, a.no_bias, a.stride, a.dilate, a.pad, a.adj, a.num_group),
+        *(a.workspace, a.cudnn_tune, a.cudnn_off),
+    )
 
 
-def _call(*values: Any) -> Call:
-    # Parsing costs as much as a small operator call, so its result is kept. The key compares
+def _parse_call(*values: Any) -> Call:
+    return prepare(spec.parse(**dict(zip(spec.ATTRIBUTES, values, strict=True))))
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _parse_call_once(*values: Any) -> tuple[Call, _C.EagerCall | None]:
+    call = _parse_call(*values)
+    return call, shortcut(call.attributes)
+
+
+def _call(*values: Any) -> tuple[Call, _C.EagerCall | None]:
+    # Parsing costs more than a small operator call, so its result is kept. The key compares
     # values and their types, but not the types inside tuples: (1.0, True) would find (1, 1).
     # Dynamo has no use for the cache: it runs this once and keeps the result itself.
-    if torch.compiler.is_compiling():
-        return _parse_call(*values)
-    for value in values[:6]:
-        if type(value) is not tuple or (value and set(map(type, value)) != {int}):
-            return _parse_call(*values)
+    if is_dynamo_compiling() or not _C.are_plain(*values[:6]):
+        return _parse_call(*values), None
     try:
         return _parse_call_once(*values)
     except TypeError:  # of the values, or because one has no hash: parse says which and why
-        return _parse_call(*values)
+        return _parse_call(*values), None
 
 
 def cropped(call: Call, data: Tensor, target_shape: tuple[int, ...]) -> ops.Arguments:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import Parameter, UninitializedParameter, is_lazy
 
-from mxdeconv import functional, spec
+from mxdeconv import _C, functional, spec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,6 +116,7 @@ class Deconvolution(LazyModuleMixin, nn.Module):
         self.attributes = attributes
         self.name = name
         self._call = functional.prepare(attributes)
+        self._shortcut = functional.shortcut(attributes)
         given: dict[str, Any] = {"device": device, "dtype": dtype}
         try:
             self.in_channels = spec.parse_int("in_channels", in_channels, 0, spec.INT64_MAX)
@@ -166,6 +168,12 @@ class Deconvolution(LazyModuleMixin, nn.Module):
             call, target = self._call, self.attributes.target_shape
             if target_shape is not None or output_size is not None:
                 call, target = self._resized(data, target_shape, output_size)
+            elif self._shortcut is not None and not is_dynamo_compiling():
+                # Looked up where they usually are: torch's own lookup costs as much as the call.
+                held = self._parameters.get
+                result = _C.call_eagerly(self._shortcut, data, held("weight"), held("bias"))
+                if result is not None:
+                    return result
             return functional.apply(call, data, self.weight, self.bias, target)
         except (TypeError, ValueError) as error:
             if self.name is None:
@@ -239,6 +247,7 @@ class Deconvolution(LazyModuleMixin, nn.Module):
         trial = Deconvolution.__new__(Deconvolution)
         nn.Module.__init__(trial)
         trial.attributes, trial._call, trial.name = self.attributes, self._call, self.name
+        trial._shortcut = None
         shape = self.attributes.weight_shape(channels)
         trial.weight = Parameter(torch.empty(shape, device="meta", dtype=dtypes[1]), False)
         trial.bias = None

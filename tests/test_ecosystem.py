@@ -1,17 +1,15 @@
-"""Among torch's other parts: autocast, flops, parametrizations, copies, processes and threads."""
+"""Among torch's other parts: autocast, flops, parametrizations, copies."""
 
 from __future__ import annotations
 
 import copy
-import os
 import pickle
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -167,70 +165,3 @@ def test_copies_compute_the_same(tmp_path: Path) -> None:
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), loaded, whole):
         assert torch.equal(other(DATA), expected)
         assert other.weight is not module.weight
-
-
-# Processes and threads -----------------------------------------------------------------------
-
-
-class Enlarged(torch.utils.data.Dataset[Tensor]):
-    """A data set whose samples are deconvolutions, computed in the loader's process."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> Tensor:
-        with torch.no_grad():
-            result: Tensor = self.module(DATA[:1] + index)[0]
-        return result
-
-
-def test_forked_workers_compute() -> None:
-    """After the parent has used its threads: a fork has none of them."""
-    module = up(num_filter=64)
-    expected = torch.stack([Enlarged(module)[i] for i in range(6)])
-    loader = torch.utils.data.DataLoader(
-        Enlarged(module), batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=60
-    )
-    assert torch.equal(torch.cat(list(loader)), expected)
-
-
-def test_a_plain_fork_computes() -> None:
-    module = up(num_filter=64)
-    expected = module(DATA)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if torch.equal(module(DATA), expected) else 1)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-def test_concurrent_calls() -> None:
-    """Calls from several Python threads, backward passes too, do not disturb each other."""
-    module = up(num_filter=32)
-    inputs = [DATA + number for number in range(8)]
-
-    def work(data: Tensor) -> list[Tensor]:
-        data = data.clone().requires_grad_()
-        out = module(data)
-        return [out.detach(), *torch.autograd.grad(out.square().sum(), [data, module.weight])]
-
-    expected = [work(data) for data in inputs]
-    wrong: list[int] = []
-    done: list[int] = []
-
-    def run(number: int) -> None:
-        for _ in range(20):
-            got = work(inputs[number])
-            if not all(map(torch.equal, got, expected[number])):
-                wrong.append(number)
-        done.append(number)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-    assert sorted(done) == list(range(8))

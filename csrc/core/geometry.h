@@ -37,6 +37,12 @@ struct Geometry {
   int64_t taps() const { return axis[0].kernel * axis[1].kernel * axis[2].kernel; }
   int64_t in_pixels() const { return axis[0].in * axis[1].in * axis[2].in; }
   int64_t out_pixels() const { return axis[0].out * axis[1].out * axis[2].out; }
+  // Multiply-adds of a pass, cropped ones included. Beyond 64 bits for expanded operands.
+  double products() const {
+    double count = double(batch) * double(groups) * double(in_channels) * double(out_channels);
+    for (const Axis& a : axis) count *= double(a.in) * double(a.kernel);
+    return count;
+  }
 };
 
 }  // namespace mxd

@@ -41,18 +41,20 @@ void for_each_job(const Threads& threads, int64_t jobs, const MakeWorker& make_w
   if (jobs <= 0) return;
   Context context{{0}, jobs, &make_worker};
   const int workers = int(jobs < threads.count() ? jobs : threads.count());
-  threads.run(
-      workers,
-      [](void* opaque) {
-        auto& shared = *static_cast<Context*>(opaque);
-        int64_t job = shared.next.fetch_add(1, std::memory_order_relaxed);
-        if (job >= shared.jobs) return;
-        auto worker = (*shared.make_worker)();
-        for (; job < shared.jobs; job = shared.next.fetch_add(1, std::memory_order_relaxed)) {
-          worker(job);
-        }
-      },
-      &context);
+  const auto work = [](void* opaque) {
+    auto& shared = *static_cast<Context*>(opaque);
+    int64_t job = shared.next.fetch_add(1, std::memory_order_relaxed);
+    if (job >= shared.jobs) return;
+    auto worker = (*shared.make_worker)();
+    for (; job < shared.jobs; job = shared.next.fetch_add(1, std::memory_order_relaxed)) {
+      worker(job);
+    }
+  };
+  if (workers == 1) {
+    work(&context);  // without the cost of asking for a thread
+  } else {
+    threads.run(workers, work, &context);
+  }
 }
 
 }  // namespace mxd

@@ -8,6 +8,7 @@ namespace mxd {
 namespace {
 
 int64_t floor_div(int64_t a, int64_t b) {  // b > 0; no step of it overflows
+  if (b == 1) return a;                    // the usual case: spares the division
   return a / b - (a % b < 0 ? 1 : 0);
 }
 
@@ -37,11 +38,6 @@ void clip_taps(AxisTaps& taps) {
   taps.src_begin += range.begin * taps.src_tap_step;
   taps.tap_count = range.end - range.begin;
 }
-
-// Below this share of (result, tap) pairs that meet the source, an axis is cut where the set of
-// reaching taps changes. On images a few pixels wide the zeros multiplied at the border would
-// otherwise cost more than the smaller tiles: at 7/8 per axis a 2-D layer does 1.3x the work.
-constexpr double kSplitBelow = 0.9;
 
 // x with  a * x = 1 (mod m)  for coprime a and m, 0 <= x < m: Euclid's algorithm.
 int64_t inverse_modulo(int64_t a, int64_t m) {
@@ -88,42 +84,6 @@ Range valid_results(const AxisTaps& taps, int64_t tap, Range within) {
   return {begin, std::max(begin, end)};
 }
 
-Range valid_taps(const AxisTaps& taps, int64_t result) {
-  const int64_t index = taps.src_begin + result * taps.src_step;
-  return taps_between(index, index, taps.src_tap_step, taps.src_size, taps.tap_count);
-}
-
-std::vector<AxisRegion> exact_regions(const AxisTaps& taps) {
-  std::vector<int64_t> cuts;
-  for (int64_t j = 0; j < taps.tap_count; ++j) {
-    const Range range = valid_results(taps, j, {0, taps.dst_count});
-    if (range.begin >= range.end) continue;
-    cuts.push_back(range.begin);
-    cuts.push_back(range.end);
-  }
-  std::sort(cuts.begin(), cuts.end());
-  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-  std::vector<AxisRegion> regions;
-  for (size_t c = 0; c + 1 < cuts.size(); ++c) {
-    const Range reaching = valid_taps(taps, cuts[c]);
-    const AxisRegion region{cuts[c], cuts[c + 1], reaching.begin, reaching.end};
-    if (region.tap_begin < region.tap_end) regions.push_back(region);
-  }
-  return regions;
-}
-
-std::vector<AxisRegion> regions(const AxisTaps& taps) {
-  double valid = 0;
-  for (int64_t j = 0; j < taps.tap_count; ++j) {
-    const Range range = valid_results(taps, j, {0, taps.dst_count});
-    valid += double(range.end - range.begin);
-  }
-  if (valid < kSplitBelow * double(taps.tap_count) * double(taps.dst_count)) {
-    return exact_regions(taps);
-  }
-  return {{0, taps.dst_count, 0, taps.tap_count}};
-}
-
 int64_t phase_candidates(const Axis& axis) {
   const int64_t first_taps =
       std::min(axis.kernel, axis.stride / std::gcd(axis.stride, axis.dilate));
@@ -134,6 +94,7 @@ std::vector<AxisTaps> forward_phases(const Axis& axis) {
   const int64_t g = std::gcd(axis.stride, axis.dilate);
   const int64_t period = axis.stride / g;  // residues of the taps repeat after so many
   std::vector<AxisTaps> phases;
+  phases.reserve(size_t(std::min(phase_candidates(axis), int64_t(16)));
   if (std::min(axis.kernel, period) <= std::min(axis.out, axis.stride)) {
     for (int64_t t0 = 0; t0 < std::min(axis.kernel, period); ++t0) {
       add_phase(axis, g, t0, phases);

@@ -24,17 +24,6 @@ struct Range {
   int64_t end = 0;
 };
 
-// A range of results of one phase that share the range of taps that can reach them.
-struct AxisRegion {
-  int64_t begin = 0;  // results [begin, end) of the phase
-  int64_t end = 0;
-  int64_t tap_begin = 0;  // its taps, as indices j of the phase's progression
-  int64_t tap_end = 0;
-
-  int64_t results() const { return end - begin; }
-  int64_t taps() const { return tap_end - tap_begin; }
-};
-
 // dst[dst_begin + q * dst_step]  +=  src[src_begin + q * src_step + j * src_tap_step]
 //                                    * w[tap_begin + j * tap_step],
 // for 0 <= q < dst_count, 0 <= j < tap_count, where the source index is in [0, src_size).
@@ -54,17 +43,7 @@ std::vector<AxisTaps> forward_phases(const Axis& axis);
 // The data gradient's single progression (empty when no tap reaches any input).
 std::vector<AxisTaps> data_gradient_taps(const Axis& axis);
 
-// The results cut wherever the set of reaching taps changes, so that every tap of a region meets
-// the source for every result of it. Results that no tap reaches are in no region.
-std::vector<AxisRegion> exact_regions(const AxisTaps& taps);
-
-// exact_regions where few pixels make it pay; otherwise one region, with zeros at its border.
-std::vector<AxisRegion> regions(const AxisTaps& taps);
-
 // Results q in `within` whose source index for tap j lies inside the source.
 Range valid_results(const AxisTaps& taps, int64_t tap, Range within);
-
-// The taps whose source index for result q lies inside the source.
-Range valid_taps(const AxisTaps& taps, int64_t result);
 
 }  // namespace mxd

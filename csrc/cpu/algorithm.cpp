@@ -20,9 +20,15 @@ std::atomic<int> g_forced{kAlgorithms};    // set by tests only
 // this question; `explain` asks it of any sizes and must not hang.
 constexpr int64_t kMostCandidates = int64_t(1) << 20;
 
+// Whether the first tap connects the first input that it does not crop away: nearly always.
+bool first_tap_reaches(const Axis& axis) {
+  const int64_t input = axis.pad / axis.stride + (axis.pad % axis.stride != 0);
+  return input < axis.in && input * axis.stride - axis.pad < axis.out;
+}
+
 bool reaches_any(const Geometry& geometry, Pass pass) {
   for (const Axis& axis : geometry.axis) {
-    if (phase_candidates(axis) > kMostCandidates) continue;
+    if (first_tap_reaches(axis) || phase_candidates(axis) > kMostCandidates) continue;
     const bool empty = pass == Pass::kDataGradient ? data_gradient_taps(axis).empty()
                                                    : forward_phases(axis).empty();
     if (empty) return false;

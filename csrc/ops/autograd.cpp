@@ -29,54 +29,57 @@ enum Role { kData, kWeight, kOut, kRoles };
 // What Edge holds: std::shared_ptr<Node> up to torch 2.12, c10::intrusive_ptr<Node> after.
 using NodePointer = decltype(torch::autograd::Edge::function);
 
-// The shared arguments, owned.
+// The shared arguments as a call brings them, and owned, as a node keeps them.
+using CallArguments = Arguments<c10::SymInt>;
+
 struct OwnedArguments {
-  OwnedArguments(MXD_SYMINT_PARAMETERS)
-      : stride(stride.vec()),
-        dilate(dilate.vec()),
-        pad(pad.vec()),
-        adj(adj.vec()),
-        num_group(std::move(num_group)),
-        workspace(workspace),
-        cudnn_off(cudnn_off) {
-    if (cudnn_tune) this->cudnn_tune = std::string(*cudnn_tune);
+  explicit OwnedArguments(const CallArguments& args)
+      : stride(args.stride),
+        dilate(args.dilate),
+        pad(args.pad),
+        adj(args.adj),
+        num_group(args.num_group),
+        workspace(args.workspace),
+        cudnn_off(args.cudnn_off) {
+    if (args.cudnn_tune) cudnn_tune = std::string(*args.cudnn_tune);
   }
 
-  std::optional<c10::string_view> tune() const {
-    if (cudnn_tune) return c10::string_view(*cudnn_tune);
-    return std::nullopt;
+  CallArguments borrow() const {
+    std::optional<c10::string_view> tune;
+    if (cudnn_tune) tune = c10::string_view(*cudnn_tune);
+    return {stride, dilate, pad, adj, num_group, workspace, tune, cudnn_off};
   }
 
-  std::vector<int64_t> stride, dilate;
-  std::vector<c10::SymInt> pad, adj;
+  c10::SmallVector<int64_t, 3> stride, dilate;
+  c10::SmallVector<c10::SymInt, 3> pad, adj;
   c10::SymInt num_group;
   int64_t workspace;
   std::optional<std::string> cudnn_tune;
   bool cudnn_off;
 };
 
-#define MXD_PASS_OWNED(args)                                                                \
+#define MXD_PASS_FIELDS(args)                                                               \
   (args).stride, (args).dilate, (args).pad, (args).adj, (args).num_group, (args).workspace, \
-      (args).tune(), (args).cudnn_off
+      (args).cudnn_tune, (args).cudnn_off
 
 // The derivative of T with respect to `result`, of the two other tensors.
-at::Tensor contract(Role result, const at::Tensor (&tensors)[kRoles], const OwnedArguments& args) {
+at::Tensor contract(Role result, const at::Tensor (&tensors)[kRoles], const CallArguments& args) {
   static const auto forward = find_op<ForwardOp>("mxdeconv::deconvolution");
   static const auto data = find_op<GradientOp>("mxdeconv::deconvolution_data");
   static const auto weight = find_op<GradientOp>("mxdeconv::deconvolution_weight");
   switch (result) {
     case kData:
-      return data.call(tensors[kWeight], tensors[kOut], MXD_PASS_OWNED(args));
+      return data.call(tensors[kWeight], tensors[kOut], MXD_PASS_FIELDS(args));
     case kWeight:
-      return weight.call(tensors[kData], tensors[kOut], MXD_PASS_OWNED(args));
+      return weight.call(tensors[kData], tensors[kOut], MXD_PASS_FIELDS(args));
     default:
-      return forward.call(tensors[kData], tensors[kWeight], std::nullopt, MXD_PASS_OWNED(args));
+      return forward.call(tensors[kData], tensors[kWeight], std::nullopt, MXD_PASS_FIELDS(args));
   }
 }
 
 // The bias is the weight of a 1x1 deconvolution of a constant 1, so its gradient is the weight
 // gradient of one: summed like any other, in an order that no thread count changes.
-at::Tensor bias_gradient(const at::Tensor& out_grad, const OwnedArguments& args) {
+at::Tensor bias_gradient(const at::Tensor& out_grad, const CallArguments& args) {
   static const auto weight = find_op<GradientOp>("mxdeconv::deconvolution_weight");
   std::vector<c10::SymInt> shape = out_grad.sym_sizes().vec();
   const c10::SymInt filters = shape[1];
@@ -86,7 +89,8 @@ at::Tensor bias_gradient(const at::Tensor& out_grad, const OwnedArguments& args)
   const std::vector<int64_t> unit(args.stride.size(), 1);
   const std::vector<c10::SymInt> none(args.stride.size(), 0);
   return weight
-      .call(ones, out_grad, unit, unit, none, none, 1, args.workspace, args.tune(), args.cudnn_off)
+      .call(ones, out_grad, unit, unit, none, none, 1, args.workspace, args.cudnn_tune,
+            args.cudnn_off)
       .reshape_symint({filters});
 }
 
@@ -102,7 +106,7 @@ constexpr Role kOperands[kRoles][2] = {{kWeight, kOut}, {kData, kOut}, {kData, k
 
 // The gradients of an op's inputs (its two operands, then the bias) that are `needed`.
 variable_list input_gradients(Role result, const at::Tensor& grad, const at::Tensor (&saved)[2],
-                              const std::vector<bool>& needed, const OwnedArguments& args) {
+                              const std::vector<bool>& needed, const CallArguments& args) {
   variable_list grads(needed.size());
   if (!grad.defined()) return grads;
   for (size_t i = 0; i < 2; ++i) {
@@ -117,7 +121,7 @@ variable_list input_gradients(Role result, const at::Tensor& grad, const at::Ten
 }
 
 struct DeconvolutionBackward : public Node {
-  DeconvolutionBackward(Role result, const OwnedArguments& args) : result(result), args(args) {}
+  DeconvolutionBackward(Role result, const CallArguments& args) : result(result), args(args) {}
 
   std::string name() const override {
     static const char* const names[kRoles] = {
@@ -133,7 +137,7 @@ struct DeconvolutionBackward : public Node {
 
   variable_list apply(variable_list&& grads) override {
     const at::Tensor tensors[2] = {saved[0].unpack(), saved[1].unpack()};
-    return input_gradients(result, grads[0], tensors, needed(), args);
+    return input_gradients(result, grads[0], tensors, needed(), args.borrow());
   }
 
   void release_variables() override {
@@ -145,10 +149,10 @@ struct DeconvolutionBackward : public Node {
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& key) const override {
     for (const SavedVariable& variable : saved) key.collect(variable, false);
     key.collect(int64_t(result));
-    key.collect(args.stride);
-    key.collect(args.dilate);
-    key.collect(args.pad);
-    key.collect(args.adj);
+    key.collect(at::IntArrayRef(args.stride));
+    key.collect(at::IntArrayRef(args.dilate));
+    key.collect(c10::SymIntArrayRef(args.pad));
+    key.collect(c10::SymIntArrayRef(args.adj));
     key.collect(args.num_group);
     key.collect(args.workspace);
     key.collect(args.cudnn_tune);
@@ -168,10 +172,10 @@ struct DeconvolutionBackward : public Node {
     packed.pack(saved[0].unpack());
     packed.pack(saved[1].unpack());
     packed.pack(needed());
-    packed.pack(args.stride);
-    packed.pack(args.dilate);
-    packed.pack(args.pad);
-    packed.pack(args.adj);
+    packed.pack(at::IntArrayRef(args.stride).vec());
+    packed.pack(at::IntArrayRef(args.dilate).vec());
+    packed.pack(c10::SymIntArrayRef(args.pad).vec());
+    packed.pack(c10::SymIntArrayRef(args.adj).vec());
     packed.pack(args.num_group);
     packed.pack(args.workspace);
     packed.pack(args.cudnn_tune.value_or(""));
@@ -211,9 +215,14 @@ struct DeconvolutionBackward : public Node {
     const auto workspace = packed.unpack<int64_t>();
     const auto tune = packed.unpack<std::string>();
     const auto cudnn_off = packed.unpack<bool>();
-    const OwnedArguments args(stride, dilate, pad, adj, num_group, workspace,
-                              tune.empty() ? std::nullopt : std::optional<c10::string_view>(tune),
-                              cudnn_off);
+    const CallArguments args{stride,
+                             dilate,
+                             pad,
+                             adj,
+                             num_group,
+                             workspace,
+                             tune.empty() ? std::nullopt : std::optional<c10::string_view>(tune),
+                             cudnn_off};
     const at::Tensor saved[2] = {first, second};
     return input_gradients(result, grads[0], saved, needed, args);
   }
@@ -224,7 +233,7 @@ struct DeconvolutionBackward : public Node {
 };
 
 template <class Pointer = NodePointer>
-NodePointer make_node(Role result, const OwnedArguments& args) {
+NodePointer make_node(Role result, const CallArguments& args) {
   if constexpr (std::is_same_v<Pointer, std::shared_ptr<Node>>) {
     // Found by argument lookup where it exists: long graphs must not be freed recursively.
     return Pointer(new DeconvolutionBackward(result, args), [](auto* n) { deleteNode(n); });
@@ -236,7 +245,7 @@ NodePointer make_node(Role result, const OwnedArguments& args) {
 // Runs the op below autograd and records what backward and forward mode need.
 template <class Below>
 at::Tensor differentiable(Role role, const at::Tensor& first, const at::Tensor& second,
-                          const std::optional<at::Tensor>& bias, const OwnedArguments& args,
+                          const std::optional<at::Tensor>& bias, const CallArguments& args,
                           const Below& below) {
   using namespace torch::autograd;
   const at::Tensor* operands[2] = {&first, &second};
@@ -283,25 +292,25 @@ at::Tensor differentiable(Role role, const at::Tensor& first, const at::Tensor& 
 at::Tensor forward(const at::Tensor& data, const at::Tensor& weight,
                    const std::optional<at::Tensor>& bias, MXD_SYMINT_PARAMETERS) {
   static const auto op = find_op<ForwardOp>("mxdeconv::deconvolution");
-  const OwnedArguments args(MXD_PASS_PARAMETERS);
+  const CallArguments args{MXD_PASS_PARAMETERS};
   return differentiable(kOut, data, weight, bias, args,
-                        [&] { return op.call(data, weight, bias, MXD_PASS_OWNED(args)); });
+                        [&] { return op.call(data, weight, bias, MXD_PASS_FIELDS(args)); });
 }
 
 at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad,
                          MXD_SYMINT_PARAMETERS) {
   static const auto op = find_op<GradientOp>("mxdeconv::deconvolution_data");
-  const OwnedArguments args(MXD_PASS_PARAMETERS);
+  const CallArguments args{MXD_PASS_PARAMETERS};
   return differentiable(kData, weight, out_grad, std::nullopt, args,
-                        [&] { return op.call(weight, out_grad, MXD_PASS_OWNED(args)); });
+                        [&] { return op.call(weight, out_grad, MXD_PASS_FIELDS(args)); });
 }
 
 at::Tensor weight_gradient(const at::Tensor& data, const at::Tensor& out_grad,
                            MXD_SYMINT_PARAMETERS) {
   static const auto op = find_op<GradientOp>("mxdeconv::deconvolution_weight");
-  const OwnedArguments args(MXD_PASS_PARAMETERS);
+  const CallArguments args{MXD_PASS_PARAMETERS};
   return differentiable(kWeight, data, out_grad, std::nullopt, args,
-                        [&] { return op.call(data, out_grad, MXD_PASS_OWNED(args)); });
+                        [&] { return op.call(data, out_grad, MXD_PASS_FIELDS(args)); });
 }
 
 void forward_into(const at::Tensor& data, const at::Tensor& weight,

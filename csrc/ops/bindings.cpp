@@ -12,6 +12,7 @@
 #include "cpu/engine.h"
 #include "cpu/fold.h"
 #include "cpu/scratch.h"
+#include "ops/eager_call.h"
 
 namespace py = pybind11;
 
@@ -153,6 +154,7 @@ PYBIND11_MODULE(_C, m) {
         "Makes calls use the algorithm where it can do the problem; '' forces none (for tests).");
   m.def("minimal_filtering", &cpu::minimal_filtering);
   m.def("set_minimal_filtering", &cpu::set_minimal_filtering, py::arg("enabled"));
+  bind_eager_call(m);
   read_environment();
 }
 

@@ -1,22 +1,12 @@
 // CPU kernels of the ops: check, allocate, describe the tensors to the engine, run.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include "cpu/engine.h"
+#include "ops/at_threads.h"
 #include "ops/signatures.h"
 
 namespace mxd::ops {
 namespace {
-
-class AtThreads : public Threads {
- public:
-  int count() const override { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
-  void run(int workers, void (*worker)(void*), void* context) const override {
-    at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) worker(context);
-    });
-  }
-};
 
 DType dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
@@ -68,7 +58,7 @@ void run_forward(const at::Tensor& data, const at::Tensor& weight,
   problem.weight = weight_view_of(weight);
   problem.out = view_of(out);
   if (bias) problem.bias = {bias->const_data_ptr(), bias->stride(0)};
-  const AtThreads threads;
+  const AtThreads threads(problem.geometry.products());
   cpu::forward(problem, resources_of(threads, args.workspace));
 }
 
@@ -77,7 +67,7 @@ at::Tensor forward(const at::Tensor& data, const at::Tensor& weight,
   const auto args = arguments(MXD_PASS_PARAMETERS);
   const Sizes<int64_t> sizes = check_forward<int64_t>(data, weight, bias, args);
   check_memory("out", sizes.out, data.scalar_type());
-  at::Tensor out = empty_result({sizes.out.begin(), sizes.out.end()}, data, weight);
+  at::Tensor out = empty_result(sizes.out, data, weight);
   run_forward(data, weight, bias, out, sizes, args);
   return out;
 }
@@ -94,7 +84,7 @@ at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad, M
   const auto args = arguments(MXD_PASS_PARAMETERS);
   const Sizes<int64_t> sizes = check_data_gradient<int64_t>(weight, out_grad, args);
   check_memory("data gradient", sizes.data, weight.scalar_type());
-  at::Tensor data_grad = empty_result({sizes.data.begin(), sizes.data.end()}, weight, out_grad);
+  at::Tensor data_grad = empty_result(sizes.data, weight, out_grad);
   if (data_grad.numel() == 0) return data_grad;
   cpu::Problem problem;
   problem.geometry = geometry_of(sizes, args);
@@ -102,7 +92,7 @@ at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad, M
   problem.data = view_of(data_grad);
   problem.weight = weight_view_of(weight);
   problem.out = view_of(out_grad);
-  const AtThreads threads;
+  const AtThreads threads(problem.geometry.products());
   cpu::data_gradient(problem, resources_of(threads, args.workspace));
   return data_grad;
 }
@@ -111,14 +101,14 @@ at::Tensor weight_gradient(const at::Tensor& data, const at::Tensor& out_grad, M
   const auto args = arguments(MXD_PASS_PARAMETERS);
   const Sizes<int64_t> sizes = check_weight_gradient<int64_t>(data, out_grad, args);
   check_memory("weight gradient", sizes.weight, data.scalar_type());
-  at::Tensor weight_grad = empty_result({sizes.weight.begin(), sizes.weight.end()}, data, out_grad);
+  at::Tensor weight_grad = empty_result(sizes.weight, data, out_grad);
   cpu::Problem problem;
   problem.geometry = geometry_of(sizes, args);
   problem.dtype = dtype_of(data);
   problem.data = view_of(data);
   problem.weight = weight_view_of(weight_grad);
   problem.out = view_of(out_grad);
-  const AtThreads threads;
+  const AtThreads threads(problem.geometry.products());
   cpu::weight_gradient(problem, resources_of(threads, args.workspace));
   return weight_grad;
 }

@@ -1,5 +1,6 @@
 #include "ops/op_inputs.h"
 
+#include <ATen/CPUFunctions.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/Functions.h>
 #include <ATen/MemoryOverlap.h>
@@ -58,14 +59,14 @@ std::string name_of(at::ScalarType dtype) {
 
 // Sizes of a tensor, as the integer type of the check.
 template <class Int>
-std::vector<Int> sizes_of(const at::Tensor& tensor);
+Shape<Int> sizes_of(const at::Tensor& tensor);
 template <>
-std::vector<int64_t> sizes_of(const at::Tensor& tensor) {
-  return tensor.sizes().vec();
+Shape<int64_t> sizes_of(const at::Tensor& tensor) {
+  return Shape<int64_t>(tensor.sizes());
 }
 template <>
-std::vector<c10::SymInt> sizes_of(const at::Tensor& tensor) {
-  return tensor.sym_sizes().vec();
+Shape<c10::SymInt> sizes_of(const at::Tensor& tensor) {
+  return Shape<c10::SymInt>(tensor.sym_sizes());
 }
 
 // Arithmetic that remembers whether a value has left 64 bits. Symbols are taken to stay inside: the
@@ -114,7 +115,7 @@ void check_storage(const char* name, const at::Tensor& tensor) {
 
 // Even a result that is never allocated must have a size that can be spoken of.
 template <class Int>
-void check_bytes(const char* name, const std::vector<Int>& shape, at::ScalarType dtype) {
+void check_bytes(const char* name, const Shape<Int>& shape, at::ScalarType dtype) {
   Checked<Int> checked;
   Int bytes = int64_t(c10::elementSize(dtype));
   for (const Int& size : shape) bytes = checked.multiply(bytes, size);
@@ -215,7 +216,7 @@ void check_groups(const Int& num_group, const char* name, const Int& channels) {
 }
 
 template <class Int>
-void check_data_sizes(const std::vector<Int>& data) {
+void check_data_sizes(const Shape<Int>& data) {
   TORCH_CHECK_VALUE(data[1] >= 1, "data must have at least 1 channel, got shape ", tuple(data));
   for (size_t a = 2; a < data.size(); ++a) {
     TORCH_CHECK_VALUE(data[a] >= 1,
@@ -224,11 +225,17 @@ void check_data_sizes(const std::vector<Int>& data) {
   }
 }
 
+// The sizes behind the batch and the channels.
 template <class Int>
-void check_weight_sizes(const std::vector<Int>& weight) {
+c10::ArrayRef<Int> spatial(const Shape<Int>& shape) {
+  return c10::ArrayRef<Int>(shape).slice(2);
+}
+
+template <class Int>
+void check_weight_sizes(const Shape<Int>& weight) {
   TORCH_CHECK_VALUE(weight[0] >= 1 && weight[1] >= 1,
                     "weight must have at least 1 channel and 1 filter, got shape ", tuple(weight));
-  const std::vector<Int> kernel(weight.begin() + 2, weight.end());
+  const auto kernel = spatial(weight);
   check_least("kernel", kernel, 1);
 }
 
@@ -243,10 +250,10 @@ Int unpadded(Checked<Int>& checked, const Int& in, const Int& kernel, int64_t st
 // Fills the spatial part of sizes.out.
 template <class Int>
 void derive_out(Sizes<Int>& sizes, const Arguments<Int>& arguments) {
-  const std::vector<Int> in(sizes.data.begin() + 2, sizes.data.end());
-  const std::vector<Int> kernel(sizes.weight.begin() + 2, sizes.weight.end());
+  const auto in = spatial(sizes.data);
+  const auto kernel = spatial(sizes.weight);
   Checked<Int> checked;
-  std::vector<Int> out;
+  Shape<Int> out;
   for (size_t a = 0; a < in.size(); ++a) {
     const Int total = unpadded(checked, in[a], kernel[a], arguments.stride[a], arguments.dilate[a]);
     const Int crop = checked.multiply(2, arguments.pad[a]);
@@ -267,9 +274,9 @@ void derive_out(Sizes<Int>& sizes, const Arguments<Int>& arguments) {
 
 // The number i with  step * i + rest == size  on every axis, at least `least`; or an error.
 template <class Int, class List>
-std::vector<Int> solve_axes(const Sizes<Int>& sizes, const Arguments<Int>& arguments,
-                            const List& other_extent, at::IntArrayRef step, const char* unknown) {
-  std::vector<Int> solved;
+Shape<Int> solve_axes(const Sizes<Int>& sizes, const Arguments<Int>& arguments,
+                      const List& other_extent, at::IntArrayRef step, const char* unknown) {
+  Shape<Int> solved;
   Checked<Int> checked;
   bool solvable = true;
   for (size_t a = 0; a < arguments.stride.size(); ++a) {
@@ -303,7 +310,7 @@ Sizes<Int> check_forward(const at::Tensor& data, const at::Tensor& weight,
   check_lengths(arguments, size_t(rank - 2));
   check_same_rank("weight", weight, "channels, filters of one group, kernel", rank);
   Sizes<Int> sizes{sizes_of<Int>(data), sizes_of<Int>(weight), {}};
-  std::vector<Int> expected = sizes.weight;
+  Shape<Int> expected = sizes.weight;
   expected[0] = sizes.data[1];
   TORCH_CHECK_VALUE(sizes.weight[0] == sizes.data[1], "weight must have shape ", tuple(expected),
                     ", got ", tuple(sizes.weight));
@@ -312,9 +319,9 @@ Sizes<Int> check_forward(const at::Tensor& data, const at::Tensor& weight,
   Checked<Int> checked;
   const Int filters = checked.multiply(sizes.weight[1], arguments.num_group);
   if (bias) {
-    const std::vector<Int> bias_size = sizes_of<Int>(*bias);
+    const Shape<Int> bias_size = sizes_of<Int>(*bias);
     TORCH_CHECK_VALUE(bias_size.size() == 1 && bias_size[0] == filters, "bias must have shape ",
-                      tuple(std::vector<Int>{filters}), ", got ", tuple(bias_size));
+                      tuple(Shape<Int>{filters}), ", got ", tuple(bias_size));
   }
   check_groups(arguments.num_group, "data", sizes.data[1]);
   check_data_sizes(sizes.data);
@@ -341,7 +348,7 @@ Sizes<Int> check_data_gradient(const at::Tensor& weight, const at::Tensor& out_g
   TORCH_CHECK_VALUE(arguments.num_group >= 1, "num_group must be at least 1, got ",
                     arguments.num_group);
   Checked<Int> checked;
-  std::vector<Int> expected = sizes.out;
+  Shape<Int> expected = sizes.out;
   expected[1] = checked.multiply(sizes.weight[1], arguments.num_group);
   TORCH_CHECK_VALUE(!checked.overflow && sizes.out[1] == expected[1], "out_grad must have shape ",
                     tuple(expected), ", got ", tuple(sizes.out));
@@ -349,7 +356,7 @@ Sizes<Int> check_data_gradient(const at::Tensor& weight, const at::Tensor& out_g
   check_weight_sizes(sizes.weight);
   check_values(arguments);
   check_like("out_grad", out_grad, "weight", weight);
-  std::vector<Int> extent;
+  Shape<Int> extent;
   for (size_t a = 0; a < size_t(rank - 2); ++a) {
     extent.push_back(checked.multiply(arguments.dilate[a], sizes.weight[a + 2] - 1));
   }
@@ -371,7 +378,7 @@ Sizes<Int> check_weight_gradient(const at::Tensor& data, const at::Tensor& out_g
   check_lengths(arguments, size_t(rank - 2));
   check_same_rank("out_grad", out_grad, "batch, channels, spatial axes", rank);
   Sizes<Int> sizes{sizes_of<Int>(data), {}, sizes_of<Int>(out_grad)};
-  std::vector<Int> expected = sizes.out;
+  Shape<Int> expected = sizes.out;
   expected[0] = sizes.data[0];
   TORCH_CHECK_VALUE(sizes.out[0] == sizes.data[0], "out_grad must have shape ", tuple(expected),
                     ", got ", tuple(sizes.out));
@@ -383,7 +390,7 @@ Sizes<Int> check_weight_gradient(const at::Tensor& data, const at::Tensor& out_g
   check_values(arguments);
   check_like("out_grad", out_grad, "data", data);
   Checked<Int> checked;
-  std::vector<Int> extent;
+  Shape<Int> extent;
   for (size_t a = 0; a < size_t(rank - 2); ++a) {
     extent.push_back(checked.multiply(arguments.stride[a], sizes.data[a + 2] - 1));
   }
@@ -400,7 +407,7 @@ template <class Int>
 void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor& data,
                const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   check_like("out", out, "data", data);
-  const std::vector<Int> given = sizes_of<Int>(out);
+  const Shape<Int> given = sizes_of<Int>(out);
   TORCH_CHECK_VALUE(given == sizes.out, "out must have shape ", tuple(sizes.out), ", got ",
                     tuple(given));
   // Traced tensors may have no memory layout yet; the call that runs is checked.
@@ -423,15 +430,31 @@ void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor&
   if (bias) check_apart("bias", *bias);
 }
 
-void check_memory(const char* name, const std::vector<int64_t>& shape, at::ScalarType dtype) {
+void check_memory(const char* name, at::IntArrayRef shape, at::ScalarType dtype) {
+  // Asked once: a system call.
+  static const int64_t available =
+      int64_t(sysconf(_SC_PHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
   int64_t bytes = int64_t(c10::elementSize(dtype));  // cannot overflow: check_bytes
   for (const int64_t size : shape) bytes *= size;
-  const int64_t available = int64_t(sysconf(_SC_PHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
   TORCH_CHECK_VALUE(bytes <= available, name, " must fit in the memory of this machine, ",
                     available >> 20, " MiB, got shape ", tuple(shape), " of ", name_of(dtype));
 }
 
-at::Tensor empty_result(const std::vector<c10::SymInt>& shape, const at::Tensor& first,
+namespace {
+
+at::Tensor empty(const Shape<int64_t>& shape, const at::TensorOptions& options,
+                 at::MemoryFormat format) {
+  return at::cpu::empty(shape, options, format);  // below the dispatcher, where the caller is
+}
+at::Tensor empty(const Shape<c10::SymInt>& shape, const at::TensorOptions& options,
+                 at::MemoryFormat format) {
+  return at::empty_symint(shape, options, format);
+}
+
+}  // namespace
+
+template <class Int>
+at::Tensor empty_result(const Shape<Int>& shape, const at::Tensor& first,
                         const at::Tensor& second) {
   const bool promote = shape.size() == 3;
   const auto format_of = [promote](const at::Tensor& tensor) {
@@ -439,10 +462,11 @@ at::Tensor empty_result(const std::vector<c10::SymInt>& shape, const at::Tensor&
   };
   at::MemoryFormat format = format_of(first);
   if (format == at::MemoryFormat::Contiguous) format = format_of(second);
-  if (!promote) return at::empty_symint(shape, first.options(), format);
-  std::vector<c10::SymInt> promoted = shape;
-  promoted.insert(promoted.begin() + 2, c10::SymInt(1));
-  return at::empty_symint(promoted, first.options(), format).squeeze(2);
+  const at::TensorOptions options = at::dtype(first.scalar_type()).device(first.device());
+  if (!promote) return empty(shape, options, format);
+  Shape<Int> promoted = shape;
+  promoted.insert(promoted.begin() + 2, Int(1));
+  return empty(promoted, options, format).squeeze(2);
 }
 
 Geometry geometry_of(const Sizes<int64_t>& sizes, const Arguments<int64_t>& arguments) {
@@ -477,6 +501,8 @@ template Sizes<int64_t> check_weight_gradient(const at::Tensor&, const at::Tenso
                                               const Arguments<int64_t>&);
 template Sizes<c10::SymInt> check_weight_gradient(const at::Tensor&, const at::Tensor&,
                                                   const Arguments<c10::SymInt>&);
+template at::Tensor empty_result(const Shape<int64_t>&, const at::Tensor&, const at::Tensor&);
+template at::Tensor empty_result(const Shape<c10::SymInt>&, const at::Tensor&, const at::Tensor&);
 template void check_out(const at::Tensor&, const Sizes<int64_t>&, const at::Tensor&,
                         const at::Tensor&, const std::optional<at::Tensor>&);
 template void check_out(const at::Tensor&, const Sizes<c10::SymInt>&, const at::Tensor&,

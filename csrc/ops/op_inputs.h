@@ -6,10 +6,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/SmallVector.h>
 
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "core/geometry.h"
 
@@ -29,12 +29,16 @@ struct Arguments {
   bool cudnn_off;
 };
 
+// Sizes of a tensor of any rank that the ops know, without a block of memory of its own.
+template <class Int>
+using Shape = c10::SmallVector<Int, 5>;
+
 // The sizes of a checked call. `data`, `weight` and `out` are whole shapes, channels first.
 template <class Int>
 struct Sizes {
-  std::vector<Int> data;
-  std::vector<Int> weight;
-  std::vector<Int> out;
+  Shape<Int> data;
+  Shape<Int> weight;
+  Shape<Int> out;
 };
 
 // Each checks everything about its call and returns all three shapes, or raises ValueError or
@@ -55,12 +59,12 @@ void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor&
                const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 
 // A result that could not be held by the memory of this machine is refused before it is asked for.
-void check_memory(const char* name, const std::vector<int64_t>& shape, at::ScalarType dtype);
+void check_memory(const char* name, at::IntArrayRef shape, at::ScalarType dtype);
 
 // The result's memory format, by torch's rule for conv_transpose: channels last if one of the
 // operands is. 1-D is judged, and allocated, with a unit axis put before the last.
-at::Tensor empty_result(const std::vector<c10::SymInt>& shape, const at::Tensor& first,
-                        const at::Tensor& second);
+template <class Int>
+at::Tensor empty_result(const Shape<Int>& shape, const at::Tensor& first, const at::Tensor& second);
 
 Geometry geometry_of(const Sizes<int64_t>& sizes, const Arguments<int64_t>& arguments);
 
