@@ -199,10 +199,8 @@ def write(
         file.write(struct.pack("<Ii", V3 if np_shape else V2, 0))
         file.write(struct.pack(f"<i{len(shape)}q", len(shape), *shape))
         file.write(struct.pack("<iii", 1, 0, DTYPE_NUMBERS[tensor.dtype]))
-        plain = tensor.detach().cpu().resolve_neg().contiguous()
-        size_bytes = plain.numel() * plain.element_size()
-        raw = memoryview((c_ubyte * size_bytes).from_address(plain.data_ptr())).cast("B")
-        for start in range(0, size_bytes, CHUNK_BYTES):
+        raw = raw_bytes(tensor)
+        for start in range(0, len(raw), CHUNK_BYTES):
             done += file.write(raw[start : start + CHUNK_BYTES])
             if progress:
                 progress(done, total)
@@ -210,6 +208,14 @@ def write(
     for name in names:
         encoded = name.encode()
         file.write(struct.pack("<Q", len(encoded)) + encoded)
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The elements in order, in place where they lie so already."""
+    plain = tensor.detach().cpu().resolve_neg().contiguous()
+    array = (c_ubyte * (plain.numel() * plain.element_size())).from_address(plain.data_ptr())
+    array.owner = plain  # type: ignore[attr-defined]  keeps the memory while the view lives
+    return memoryview(array).cast("B")
 
 
 def check_writable(tensor: object, what: str, np_shape: bool) -> Tensor:

@@ -1,0 +1,206 @@
+"""convert: a port as a folder of source and weights, as a .pt2 file or as an .onnx file.
+
+Whatever is written is read back and run, where mxdeconv cannot be imported for the last two, and
+has to compute what the port computes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from mxdeconv.porting import folder
+from mxdeconv.porting.agreement import Agreement, agree, table
+from mxdeconv.porting.compare import exact_outputs, notes_of, outputs_of
+from mxdeconv.porting.source import Progress
+from mxdeconv.porting.standard import standard
+
+Inputs = Mapping[str, "Tensor | tuple[int, ...]"]
+
+
+class ConversionError(RuntimeError):
+    """What was written does not load, or does not compute what the port computes."""
+
+
+class Converted(NamedTuple):
+    """Where the result is, how it was checked, and how its outputs relate to the port's."""
+
+    path: Path
+    checked: str
+    outputs: list[Agreement]
+
+    def __str__(self) -> str:
+        lines = [f"wrote {self.path}, {self.checked}"]
+        return "\n".join([*lines, *(table("output", self.outputs) if self.outputs else [])])
+
+
+def convert(
+    module: fx.GraphModule,
+    path: str | os.PathLike[str],
+    inputs: Inputs,
+    *,
+    dynamic_batch: bool = False,
+    progress: Progress | None = None,
+) -> Converted:
+    """Write a port for use elsewhere: as PATH.pt2, PATH.onnx, or a folder of any other name.
+
+    `inputs` gives the data, or its shapes for random data, by MXNet's names. A folder holds
+    `model.py`, readable source that needs mxdeconv, and `model.safetensors`. The two files hold
+    torch's or ONNX's own operators only, for prediction, and data of these shapes; with
+    `dynamic_batch` their first axis is free.
+
+    Raises ConversionError where the result fails its check; it is then not left behind.
+    """
+    path = Path(path)
+    arguments = example_arguments(module, inputs)
+    actual: list[Tensor] | None
+    if path.suffix in (".pt2", ".onnx"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write = _write_pt2 if path.suffix == ".pt2" else _write_onnx
+        checked, actual = write(standard(module, arguments), path, arguments, dynamic_batch)
+    else:
+        folder.write(module, path, progress)
+        checked, actual = "read back and run", run_elsewhere(_RUN_FOLDER, path, arguments)
+    if actual is None:
+        return Converted(path, checked, [])
+    ours, exact = outputs_of(module, arguments), exact_outputs(module, arguments)
+    names = notes_of(module)["outputs"]
+    results = [
+        agree(names[n], value, ours[n], None if exact is None else exact[n])
+        for n, value in enumerate(actual)
+    ]
+    outcome = Converted(path, checked, results)
+    if len(actual) != len(ours) or not all(result.agrees for result in results):
+        raise ConversionError(f"{path} computes something else than the port\n{outcome}")
+    return outcome
+
+
+def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
+    """Arguments of forward by name: the given tensors, random ones for the given shapes."""
+    known = notes_of(module)["inputs"]
+    unknown = sorted(set(inputs) - set(known))
+    if unknown:
+        raise ValueError(
+            f"inputs must be among {', '.join(known)}, got {', '.join(map(repr, unknown))}"
+        )
+    random = torch.Generator().manual_seed(0)
+    arguments = {}
+    for node in module.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        name = next(given for given, own in known.items() if own == node.target)
+        value = inputs.get(name)
+        if value is None:
+            if node.args:  # a default: labels may be left out
+                continue
+            raise ValueError(f"inputs must give data or a shape for {name}")
+        if not isinstance(value, Tensor):
+            value = torch.randn(value, generator=random)
+        arguments[str(node.target)] = value
+    return arguments
+
+
+def _write_pt2(
+    module: fx.GraphModule, path: Path, arguments: Mapping[str, Tensor], dynamic_batch: bool
+) -> tuple[str, list[Tensor]]:
+    program = _export(module, arguments, dynamic_batch)
+    foreign = sorted(
+        {
+            str(node.target)
+            for node in program.graph.nodes
+            if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace != "aten"
+        }
+    )
+    if foreign:
+        raise ConversionError(f"{path} would hold operators that are not torch's: {foreign}")
+    torch.export.save(program, path)
+    checked = "read back and run in a new interpreter without mxdeconv"
+    return checked, run_elsewhere(_RUN_PT2, path, arguments)
+
+
+def _export(
+    module: fx.GraphModule, arguments: Mapping[str, Tensor], dynamic_batch: bool
+) -> torch.export.ExportedProgram:
+    axes: Any = None
+    if dynamic_batch:
+        axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in arguments)
+    with torch.no_grad():
+        return torch.export.export(module, tuple(arguments.values()), dynamic_shapes=axes)
+
+
+_SAVE = "torch.save(list(result) if isinstance(result, (tuple, list)) else [result], outputs)"
+_RUN_PT2 = f"""
+import sys
+sys.modules["mxdeconv"] = None
+import torch
+program, inputs, outputs = sys.argv[1:]
+result = torch.export.load(program).module()(*torch.load(inputs))
+{_SAVE}
+"""
+_RUN_FOLDER = f"""
+import sys
+folder, inputs, outputs = sys.argv[1:]
+sys.path.insert(0, folder)
+import torch
+import model
+with torch.no_grad():
+    result = model.load()(*torch.load(inputs))
+{_SAVE}
+"""
+
+
+def run_elsewhere(code: str, path: Path, arguments: Mapping[str, Tensor]) -> list[Tensor]:
+    """The outputs that `code` computes in an interpreter of its own: PATH, inputs, outputs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs, outputs = Path(scratch, "inputs.pt"), Path(scratch, "outputs.pt")
+        torch.save(list(arguments.values()), inputs)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path.absolute()), str(inputs), str(outputs)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise ConversionError(f"{path} was written but does not run: {last}")
+        loaded: list[Tensor] = torch.load(outputs)
+    return loaded
+
+
+def _write_onnx(
+    module: fx.GraphModule, path: Path, arguments: Mapping[str, Tensor], dynamic_batch: bool
+) -> tuple[str, list[Tensor] | None]:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise ImportError(
+            f"writing {path} needs the package {error.name}: pip install 'mxdeconv[onnx]'"
+        ) from None
+    program = torch.onnx.export(
+        _export(module, arguments, dynamic_batch), dynamo=True, verbose=False
+    )
+    assert program is not None
+    program.save(path)
+    model = onnx.load(path, load_external_data=False)
+    domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    if domains or model.functions:
+        raise ConversionError(f"{path} would hold operators that are not ONNX's: {domains}")
+    onnx.checker.check_model(str(path))
+    try:
+        import onnxruntime
+    except ImportError:
+        return "not run: onnxruntime is not installed", None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
+    actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
+    return f"checked by onnx and run in onnxruntime {onnxruntime.__version__}", actual
