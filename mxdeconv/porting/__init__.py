@@ -1,0 +1,1 @@
+"""Porting MXNet models to PyTorch, without MXNet."""
