@@ -1,0 +1,457 @@
+"""Operators that move, cut and join: reshape, slice, concat, pad, crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mxdeconv.porting.attributes import Attributes
+from mxdeconv.porting.operators.table import Function, Layer, Operation, operator
+
+
+def reshaped(shape: Sequence[int], codes: Sequence[int], reverse: bool = False) -> list[int]:
+    """The shape that MXNet's codes ask of `shape`, with at most one -1 left.
+
+    0 copies a size, -1 is inferred, -2 copies all that remain, -3 merges two, -4 splits one into
+    the next two codes. `reverse` reads both from the right.
+    """
+    sizes = list(shape)[::-1] if reverse else list(shape)
+    wanted = list(codes)[::-1] if reverse else list(codes)
+    result: list[int] = []
+    source = position = 0
+    while position < len(wanted):
+        code = wanted[position]
+        position += 1
+        if code == 0:
+            result.append(sizes[source])
+            source += 1
+        elif code == -2:
+            result += sizes[source:]
+            source = len(sizes)
+        elif code == -3:
+            result.append(sizes[source] * sizes[source + 1])
+            source += 2
+        elif code == -4:
+            first, second = wanted[position : position + 2]
+            size = sizes[source]
+            if first == -1:
+                first = size // second
+            elif second == -1:
+                second = size // first
+            result += [first, second]
+            source += 1
+            position += 2
+        else:
+            result.append(code)
+            source += 1
+    return result[::-1] if reverse else result
+
+
+def reshape(data: Tensor, shape: tuple[int, ...], reverse: bool = False) -> Tensor:
+    """MXNet's Reshape, with its codes 0, -1, -2, -3 and -4."""
+    return data.reshape(reshaped(data.shape, shape, reverse))
+
+
+def reshape_legacy(data: Tensor, target_shape: tuple[int, ...], keep_highest: bool) -> Tensor:
+    """The old target_shape: 0 is inferred; keep_highest keeps the first size."""
+    shape = [-1 if size == 0 else size for size in target_shape]
+    if keep_highest:
+        shape[0] = data.shape[0]
+    return data.reshape(shape)
+
+
+@operator("Reshape", "reshape")
+def reshape_operator(attributes: Attributes) -> Operation:
+    shape = attributes.ints("shape", ())
+    reverse = attributes.flag("reverse", False)
+    target = attributes.ints("target_shape", ())
+    keep_highest = attributes.flag("keep_highest", False)
+    if not shape and target:
+        return Function(reshape_legacy, {"target_shape": target, "keep_highest": keep_highest})
+    if not shape:
+        raise ValueError("shape must be given")
+    if any(code < -4 for code in shape):
+        raise ValueError(f"shape must have codes of at least -4, got {shape}")
+    if all(code >= -1 for code in shape) and 0 not in shape:
+        return Function(torch.reshape, {"shape": shape})
+    return Function(reshape, {"shape": shape, "reverse": reverse} if reverse else {"shape": shape})
+
+
+@operator("Flatten", "flatten")
+def flatten(attributes: Attributes) -> Operation:
+    return Layer(lambda shapes: nn.Flatten())
+
+
+def transpose(data: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
+    return data.permute(axes or tuple(range(data.dim()))[::-1])
+
+
+@operator("transpose")
+def transpose_operator(attributes: Attributes) -> Operation:
+    axes = attributes.ints("axes", ())
+    return Function(torch.permute, {"dims": axes}) if axes else Function(transpose)
+
+
+@operator("SwapAxis", "swapaxes")
+def swap_axis(attributes: Attributes) -> Operation:
+    first, second = attributes.integer("dim1", 0), attributes.integer("dim2", 0)
+    return Function(torch.transpose, {"dim0": first, "dim1": second})
+
+
+@operator("expand_dims")
+def expand_dims(attributes: Attributes) -> Operation:
+    return Function(torch.unsqueeze, {"dim": attributes.integer("axis")})
+
+
+def squeeze(data: Tensor, axis: tuple[int, ...] | None = None) -> Tensor:
+    """Without the axes of size 1 (or those named); at least one axis stays."""
+    axes = range(data.dim()) if axis is None else [each % data.dim() for each in axis]
+    if axis is not None and any(data.shape[each] != 1 for each in axes):
+        raise ValueError(f"axis must name axes of size 1 of {tuple(data.shape)}, got {axis}")
+    kept = [n for at, n in enumerate(data.shape) if at not in axes or n != 1]
+    return data.reshape(kept or [1])
+
+
+@operator("squeeze")
+def squeeze_operator(attributes: Attributes) -> Operation:
+    return Function(squeeze, {"axis": attributes.optional_ints("axis")})
+
+
+@operator("tile")
+def tile(attributes: Attributes) -> Operation:
+    return Function(torch.tile, {"dims": attributes.ints("reps")})
+
+
+def repeat(data: Tensor, repeats: int, axis: int | None = None) -> Tensor:
+    return torch.repeat_interleave(data, repeats, axis)
+
+
+@operator("repeat")
+def repeat_operator(attributes: Attributes) -> Operation:
+    repeats = attributes.integer("repeats", minimum=1)
+    return Function(repeat, {"repeats": repeats, "axis": attributes.optional_integer("axis")})
+
+
+@operator("reverse", "flip")
+def reverse_operator(attributes: Attributes) -> Operation:
+    return Function(torch.flip, {"dims": attributes.ints("axis")})
+
+
+# Joining and splitting --------------------------------------------------------------------------
+
+
+@operator("Concat", "concat")
+def concat(attributes: Attributes) -> Operation:
+    attributes.ignore("num_args")
+    return Function(torch.cat, {"dim": attributes.integer("dim", 1)}, as_list=True)
+
+
+@operator("stack")
+def stack(attributes: Attributes) -> Operation:
+    attributes.ignore("num_args")
+    return Function(torch.stack, {"dim": attributes.integer("axis", 0)}, as_list=True)
+
+
+def split(data: Tensor, count: int, axis: int, squeeze_axis: bool) -> tuple[Tensor, ...]:
+    """`count` equal parts; `squeeze_axis` drops the axis, then of size 1."""
+    if data.shape[axis] % count:
+        raise ValueError(f"num_outputs must divide {data.shape[axis]}, got {count}")
+    parts = torch.chunk(data, count, axis)
+    return tuple(part.squeeze(axis) for part in parts) if squeeze_axis else parts
+
+
+def split_one(data: Tensor, axis: int, squeeze_axis: bool) -> Tensor:
+    return data.squeeze(axis) if squeeze_axis else data.view_as(data)
+
+
+@operator("SliceChannel", "split")
+def slice_channel(attributes: Attributes) -> Operation:
+    count = attributes.integer("num_outputs", minimum=1)
+    axis = attributes.integer("axis", 1)
+    squeeze_axis = attributes.flag("squeeze_axis", False)
+    keywords = {"axis": axis, "squeeze_axis": squeeze_axis}
+    if count == 1:
+        return Function(split_one, keywords)
+    outputs = tuple(f"output{number}" for number in range(count))
+    return Function(split, {"count": count, **keywords}, outputs=outputs)
+
+
+def split_at(
+    data: Tensor, indices: tuple[int, ...], axis: int, squeeze_axis: bool
+) -> tuple[Tensor, ...]:
+    """Parts that begin at `indices`, of which the first is 0."""
+    ends = (*indices[1:], data.shape[axis])
+    parts = [
+        data.narrow(axis, first, last - first) for first, last in zip(indices, ends, strict=True)
+    ]
+    return tuple(part.squeeze(axis) if squeeze_axis else part for part in parts)
+
+
+@operator("_split_v2")
+def split_v2(attributes: Attributes) -> Operation:
+    indices = attributes.ints("indices", ())
+    axis = attributes.integer("axis", 1)
+    squeeze_axis = attributes.flag("squeeze_axis", False)
+    sections = attributes.integer("sections", 0)
+    count = sections or len(indices)
+    outputs = tuple(f"output{number}" for number in range(count))
+    if count < 2:
+        raise ValueError("it must have at least 2 outputs")
+    keywords = {"axis": axis, "squeeze_axis": squeeze_axis}
+    if sections:
+        return Function(split, {"count": sections, **keywords}, outputs=outputs)
+    return Function(split_at, {"indices": indices, **keywords}, outputs=outputs)
+
+
+# Cutting ----------------------------------------------------------------------------------------
+
+
+def slice_axes(
+    data: Tensor,
+    begin: tuple[int | None, ...],
+    end: tuple[int | None, ...],
+    step: tuple[int | None, ...] = (),
+) -> Tensor:
+    """data[begin:end:step] on the first axes, as Python slices; steps may be negative."""
+    for axis, (first, last) in enumerate(zip(begin, end, strict=True)):
+        stride = step[axis] if axis < len(step) else None
+        if stride is None or stride > 0:
+            index = [slice(None)] * axis + [slice(first, last, stride)]
+            data = data[tuple(index)]
+        else:
+            chosen = range(data.shape[axis])[slice(first, last, stride)]
+            positions = torch.tensor(list(chosen), dtype=torch.int64, device=data.device)
+            data = data.index_select(axis, positions)
+    return data
+
+
+@operator("slice", "crop")
+def slice_operator(attributes: Attributes) -> Operation:
+    begin, end = attributes.ints_with_gaps("begin"), attributes.ints_with_gaps("end")
+    step = attributes.ints_with_gaps("step")
+    if len(begin) != len(end) or len(step) not in (0, len(begin)):
+        raise ValueError(f"begin, end and step must be equally long, got {begin}, {end}, {step}")
+    if 0 in step:
+        raise ValueError(f"step must not be 0, got {step}")
+    return Function(slice_axes, {"begin": begin, "end": end, **({"step": step} if step else {})})
+
+
+def slice_axis(data: Tensor, axis: int, begin: int, end: int | None) -> Tensor:
+    size = data.shape[axis]
+    first = begin + size if begin < 0 else begin
+    last = size if end is None else end + size if end < 0 else end
+    return data.narrow(axis, first, last - first)
+
+
+@operator("slice_axis")
+def slice_axis_operator(attributes: Attributes) -> Operation:
+    return Function(
+        slice_axis,
+        {
+            "axis": attributes.integer("axis"),
+            "begin": attributes.integer("begin"),
+            "end": attributes.optional_integer("end"),
+        },
+    )
+
+
+def slice_like(data: Tensor, like: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
+    """The first entries along `axes` (all, if empty), as many as `like` has."""
+    for axis in axes or range(data.dim()):
+        if like.shape[axis] > data.shape[axis]:
+            raise ValueError(f"{tuple(like.shape)} must fit in {tuple(data.shape)} along {axis}")
+        data = data.narrow(axis, 0, like.shape[axis])
+    return data
+
+
+@operator("slice_like")
+def slice_like_operator(attributes: Attributes) -> Operation:
+    attributes.need_inputs(2)
+    return Function(slice_like, {"axes": attributes.ints("axes", ())})
+
+
+class Crop(nn.Module):
+    """Rows and columns from `offset` on, or of the middle: as many as a second input, or h_w."""
+
+    def __init__(self, offset: tuple[int, ...], h_w: tuple[int, ...], center: bool) -> None:
+        super().__init__()
+        self.offset = offset
+        self.h_w = h_w
+        self.center = center
+
+    def forward(self, data: Tensor, like: Tensor | None = None) -> Tensor:
+        size = self.h_w if like is None else like.shape[2:]
+        for axis, wanted, offset in zip((2, 3), size, self.offset, strict=True):
+            room = data.shape[axis] - wanted
+            first = room // 2 if self.center else offset
+            if not 0 <= first <= room:
+                raise ValueError(
+                    f"a crop of {tuple(size)} at {self.offset} must fit in {tuple(data.shape)}"
+                )
+            data = data.narrow(axis, first, wanted)
+        return data
+
+    def extra_repr(self) -> str:
+        return f"offset={self.offset}, h_w={self.h_w}, center={self.center}"
+
+
+@operator("Crop")
+def crop_operator(attributes: Attributes) -> Operation:
+    offset = attributes.ints("offset", (0, 0))
+    h_w = attributes.ints("h_w", (0, 0))
+    center = attributes.flag("center_crop", False)
+    attributes.ignore("num_args")
+    attributes.need_inputs(1, 2)
+    if len(offset) != 2 or len(h_w) != 2 or (attributes.count == 1 and min(h_w) < 1):
+        raise ValueError(f"offset and h_w must be (y, x) and (h, w), got {offset} and {h_w}")
+    return Layer(lambda shapes: Crop(offset, h_w, center))
+
+
+@operator("Pad", "pad")
+def pad(attributes: Attributes) -> Operation:
+    mode = attributes.choice("mode", ("constant", "edge", "reflect"))
+    widths = attributes.ints("pad_width")
+    value = attributes.number("constant_value", 0.0)
+    if len(widths) % 2 or any(width < 0 for width in widths):
+        raise ValueError(f"pad_width must be pairs of sizes of at least 0, got {widths}")
+    pairs = [widths[at : at + 2] for at in range(0, len(widths), 2)]
+    reverse = [width for pair in pairs[::-1] for width in pair]
+    if mode == "constant":
+        return Function(F.pad, {"pad": tuple(reverse), "value": value})
+    if any(widths[:4]) or len(pairs) not in (3, 4, 5):
+        raise ValueError(f"pad_width of mode {mode} must be of spatial axes, got {widths}")
+    kind = {"edge": "replicate", "reflect": "reflect"}[mode]
+    return Function(F.pad, {"pad": tuple(reverse[:-4]), "mode": kind})
+
+
+# Shapes of other tensors ------------------------------------------------------------------------
+
+
+def broadcast_to(data: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sizes of 0 stay."""
+    sizes = [n if wanted == 0 else wanted for n, wanted in zip(data.shape, shape, strict=True)]
+    return data.expand(sizes)
+
+
+@operator("broadcast_to")
+def broadcast_to_operator(attributes: Attributes) -> Operation:
+    return Function(broadcast_to, {"shape": attributes.ints("shape")})
+
+
+def broadcast_axis(data: Tensor, axis: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+    sizes = list(data.shape)
+    for at, wanted in zip(axis, size, strict=True):
+        sizes[at] = wanted
+    return data.expand(sizes)
+
+
+@operator("broadcast_axis", "broadcast_axes")
+def broadcast_axis_operator(attributes: Attributes) -> Operation:
+    keywords = {"axis": attributes.ints("axis", ()), "size": attributes.ints("size", ())}
+    return Function(broadcast_axis, keywords)
+
+
+def broadcast_like(data: Tensor, like: Tensor) -> Tensor:
+    return data.expand_as(like)
+
+
+@operator("broadcast_like")
+def broadcast_like_operator(attributes: Attributes) -> Operation:
+    for name in ("lhs_axes", "rhs_axes"):
+        if attributes.optional_ints(name):
+            raise ValueError(f"{name} must be None")
+    return Function(broadcast_like)
+
+
+def reshape_like(data: Tensor, like: Tensor) -> Tensor:
+    return data.reshape(like.shape)
+
+
+@operator("reshape_like")
+def reshape_like_operator(attributes: Attributes) -> Operation:
+    for name in ("lhs_begin", "lhs_end", "rhs_begin", "rhs_end"):
+        if attributes.optional_integer(name) is not None:
+            raise ValueError(f"{name} must be None")
+    return Function(reshape_like)
+
+
+def _without_dtype(attributes: Attributes) -> None:
+    attributes.ignore("dtype")  # Gluon hands one on; the operators have none and do not read it
+
+
+@operator("zeros_like")
+def zeros_like(attributes: Attributes) -> Operation:
+    _without_dtype(attributes)
+    return Function(torch.zeros_like)
+
+
+@operator("ones_like")
+def ones_like(attributes: Attributes) -> Operation:
+    _without_dtype(attributes)
+    return Function(torch.ones_like)
+
+
+def shape_array(data: Tensor) -> Tensor:
+    return torch.tensor(data.shape, dtype=torch.int64, device=data.device)
+
+
+@operator("shape_array")
+def shape_array_operator(attributes: Attributes) -> Operation:
+    return Function(shape_array)
+
+
+def size_array(data: Tensor) -> Tensor:
+    return torch.tensor([data.numel()], dtype=torch.int64, device=data.device)
+
+
+@operator("size_array")
+def size_array_operator(attributes: Attributes) -> Operation:
+    return Function(size_array)
+
+
+def arange_like(data: Tensor, start: float, step: float, repeat: int, axis: int | None) -> Tensor:
+    """start, start + step, ... in the shape of data, or along one of its axes."""
+    count = data.numel() if axis is None else data.shape[axis]
+    numbers = torch.arange(count, device=data.device) // repeat
+    values = (start + step * numbers).to(data.dtype)
+    return values.reshape(data.shape) if axis is None else values
+
+
+@operator("_contrib_arange_like")
+def arange_like_operator(attributes: Attributes) -> Operation:
+    attributes.ignore("ctx")
+    return Function(
+        arange_like,
+        {
+            "start": attributes.number("start", 0.0),
+            "step": attributes.number("step", 1.0),
+            "repeat": attributes.integer("repeat", 1, minimum=1),
+            "axis": attributes.optional_integer("axis"),
+        },
+    )
+
+
+def depth_to_space(data: Tensor, block: int) -> Tensor:
+    """Channels in groups (block, block, C) become blocks of rows and columns."""
+    n, c, h, w = data.shape
+    split_up = data.reshape(n, block, block, c // block**2, h, w)
+    return split_up.permute(0, 3, 4, 1, 5, 2).reshape(n, c // block**2, h * block, w * block)
+
+
+@operator("depth_to_space")
+def depth_to_space_operator(attributes: Attributes) -> Operation:
+    return Function(depth_to_space, {"block": attributes.integer("block_size", minimum=1)})
+
+
+def space_to_depth(data: Tensor, block: int) -> Tensor:
+    n, c, h, w = data.shape
+    blocks = data.reshape(n, c, h // block, block, w // block, block)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, w // block)
+
+
+@operator("space_to_depth")
+def space_to_depth_operator(attributes: Attributes) -> Operation:
+    return Function(space_to_depth, {"block": attributes.integer("block_size", minimum=1)})
