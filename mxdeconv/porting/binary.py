@@ -213,9 +213,9 @@ def write(
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The elements in order, in place where they lie so already."""
     plain = tensor.detach().cpu().resolve_neg().contiguous()
-    array = (c_ubyte * (plain.numel() * plain.element_size())).from_address(plain.data_ptr())
-    array.owner = plain  # type: ignore[attr-defined]  keeps the memory while the view lives
-    return memoryview(array).cast("B")
+    memory = (c_ubyte * (plain.numel() * plain.element_size())).from_address(plain.data_ptr())
+    vars(memory)["owner"] = plain  # keeps the memory while the view lives
+    return memoryview(memory).cast("B")
 
 
 def check_writable(tensor: object, what: str, np_shape: bool) -> Tensor:

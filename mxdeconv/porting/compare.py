@@ -278,3 +278,12 @@ def _train(
         elif key in states:
             result[f"train_aux:{name}"] = states[key]
     return result
+
+
+def recorded_shapes(recorded: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs in a recording, for `load_symbol`."""
+    arrays = load_params(recorded, memory_limit=_RECORDING_LIMIT_BYTES)
+    inputs = _section(arrays, "input")
+    if not inputs:
+        raise ValueError(f"{os.fspath(recorded)} is no recording: it has no input:NAME")
+    return {name: tuple(value.shape) for name, value in inputs.items()}

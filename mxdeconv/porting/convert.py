@@ -6,10 +6,12 @@ has to compute what the port computes.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,40 +47,64 @@ class Converted(NamedTuple):
 def convert(
     module: fx.GraphModule,
     path: str | os.PathLike[str],
-    inputs: Inputs,
+    inputs: Inputs | None = None,
     *,
     dynamic_batch: bool = False,
     progress: Progress | None = None,
 ) -> Converted:
     """Write a port for use elsewhere: as PATH.pt2, PATH.onnx, or a folder of any other name.
 
-    `inputs` gives the data, or its shapes for random data, by MXNet's names. A folder holds
-    `model.py`, readable source that needs mxdeconv, and `model.safetensors`. The two files hold
-    torch's or ONNX's own operators only, for prediction, and data of these shapes; with
-    `dynamic_batch` their first axis is free.
+    `inputs` gives the data, or its shapes for random data, by MXNet's names; a folder can do
+    without, then only its weights are checked. A folder holds `model.py`, readable source that
+    needs mxdeconv, and `model.safetensors`. The two files hold torch's or ONNX's own operators
+    only, for prediction, and for data of these shapes; with `dynamic_batch` the first axis of all
+    data is free.
 
-    Raises ConversionError where the result fails its check; it is then not left behind.
+    Raises ConversionError where the result fails its check; a file is then not left behind.
     """
     path = Path(path)
-    arguments = example_arguments(module, inputs)
-    actual: list[Tensor] | None
-    if path.suffix in (".pt2", ".onnx"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write = _write_pt2 if path.suffix == ".pt2" else _write_onnx
-        checked, actual = write(standard(module, arguments), path, arguments, dynamic_batch)
-    else:
+    if path.suffix not in (".pt2", ".onnx"):
+        arguments = None if inputs is None else example_arguments(module, inputs)
         folder.write(module, path, progress)
-        checked, actual = "read back and run", run_elsewhere(_RUN_FOLDER, path, arguments)
-    if actual is None:
-        return Converted(path, checked, [])
+        if arguments is None:
+            return Converted(path, _check_weights(module, path), [])
+        actual = run_elsewhere(_RUN_FOLDER, path, arguments)
+        return _verdict(module, arguments, actual, path, "read back and run")
+    arguments = example_arguments(module, inputs or {})
+    plain = standard(module, arguments)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        exported = _export(plain, arguments, dynamic_batch)
+        if dynamic_batch:  # what was said of every size is checked at another one
+            arguments = {name: torch.cat((value, value)) for name, value in arguments.items()}
+        if path.suffix == ".pt2":
+            _write_pt2(exported, path)
+            how = "read back and run in a new interpreter without mxdeconv"
+            return _verdict(module, arguments, run_elsewhere(_RUN_PT2, path, arguments), path, how)
+        _write_onnx(exported, path)
+        return _check_onnx(module, arguments, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _verdict(
+    module: fx.GraphModule,
+    arguments: Mapping[str, Tensor],
+    actual: list[Tensor],
+    path: Path,
+    how: str,
+) -> Converted:
     ours, exact = outputs_of(module, arguments), exact_outputs(module, arguments)
     names = notes_of(module)["outputs"]
+    if len(actual) != len(ours):
+        raise ConversionError(f"{path} has {len(actual)} outputs, the port {len(ours)}")
     results = [
         agree(names[n], value, ours[n], None if exact is None else exact[n])
         for n, value in enumerate(actual)
     ]
-    outcome = Converted(path, checked, results)
-    if len(actual) != len(ours) or not all(result.agrees for result in results):
+    outcome = Converted(path, how, results)
+    if not all(result.agrees for result in results):
         raise ConversionError(f"{path} computes something else than the port\n{outcome}")
     return outcome
 
@@ -108,24 +134,6 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
     return arguments
 
 
-def _write_pt2(
-    module: fx.GraphModule, path: Path, arguments: Mapping[str, Tensor], dynamic_batch: bool
-) -> tuple[str, list[Tensor]]:
-    program = _export(module, arguments, dynamic_batch)
-    foreign = sorted(
-        {
-            str(node.target)
-            for node in program.graph.nodes
-            if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace != "aten"
-        }
-    )
-    if foreign:
-        raise ConversionError(f"{path} would hold operators that are not torch's: {foreign}")
-    torch.export.save(program, path)
-    checked = "read back and run in a new interpreter without mxdeconv"
-    return checked, run_elsewhere(_RUN_PT2, path, arguments)
-
-
 def _export(
     module: fx.GraphModule, arguments: Mapping[str, Tensor], dynamic_batch: bool
 ) -> torch.export.ExportedProgram:
@@ -136,13 +144,23 @@ def _export(
         return torch.export.export(module, tuple(arguments.values()), dynamic_shapes=axes)
 
 
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    called = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    overloads = [target for target in called if isinstance(target, torch._ops.OpOverload)]
+    foreign = sorted({str(target) for target in overloads if target.namespace != "aten"})
+    if foreign:
+        raise ConversionError(f"{path} would hold operators that are not torch's: {foreign}")
+    torch.export.save(program, path)
+
+
 _SAVE = "torch.save(list(result) if isinstance(result, (tuple, list)) else [result], outputs)"
 _RUN_PT2 = f"""
 import sys
 sys.modules["mxdeconv"] = None
 import torch
 program, inputs, outputs = sys.argv[1:]
-result = torch.export.load(program).module()(*torch.load(inputs))
+with torch.no_grad():
+    result = torch.export.load(program).module()(*torch.load(inputs))
 {_SAVE}
 """
 _RUN_FOLDER = f"""
@@ -157,27 +175,39 @@ with torch.no_grad():
 """
 
 
+_LOAD_FOLDER = """
+import sys
+folder, state = sys.argv[1:]
+sys.path.insert(0, folder)
+import torch
+import model
+there, here = model.load().state_dict(), torch.load(state)
+assert there.keys() == here.keys(), "other names"
+assert all(torch.equal(there[name], here[name]) for name in here), "other values"
+"""
+
+
+def _run(arguments: list[str], path: Path) -> None:
+    """Run code, the first of the arguments, in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ConversionError(f"{path} was written but does not run: {last}")
+
+
 def run_elsewhere(code: str, path: Path, arguments: Mapping[str, Tensor]) -> list[Tensor]:
     """The outputs that `code` computes in an interpreter of its own: PATH, inputs, outputs."""
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = Path(scratch, "inputs.pt"), Path(scratch, "outputs.pt")
         torch.save(list(arguments.values()), inputs)
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path.absolute()), str(inputs), str(outputs)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise ConversionError(f"{path} was written but does not run: {last}")
+        _run([code, str(path.absolute()), str(inputs), str(outputs)], path)
         loaded: list[Tensor] = torch.load(outputs)
     return loaded
 
 
-def _write_onnx(
-    module: fx.GraphModule, path: Path, arguments: Mapping[str, Tensor], dynamic_batch: bool
-) -> tuple[str, list[Tensor] | None]:
+def _write_onnx(exported: torch.export.ExportedProgram, path: Path) -> None:
     try:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter needs it
@@ -185,9 +215,15 @@ def _write_onnx(
         raise ImportError(
             f"writing {path} needs the package {error.name}: pip install 'mxdeconv[onnx]'"
         ) from None
-    program = torch.onnx.export(
-        _export(module, arguments, dynamic_batch), dynamo=True, verbose=False
-    )
+    logger = logging.getLogger("torch.onnx")  # it names every package that is not there
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(exported, dynamo=True, verbose=False)
+    finally:
+        logger.setLevel(level)
     assert program is not None
     program.save(path)
     model = onnx.load(path, load_external_data=False)
@@ -195,12 +231,25 @@ def _write_onnx(
     if domains or model.functions:
         raise ConversionError(f"{path} would hold operators that are not ONNX's: {domains}")
     onnx.checker.check_model(str(path))
+
+
+def _check_onnx(module: fx.GraphModule, arguments: Mapping[str, Tensor], path: Path) -> Converted:
     try:
         import onnxruntime
     except ImportError:
-        return "not run: onnxruntime is not installed", None
+        return Converted(path, "checked by onnx, not run: onnxruntime is not installed", [])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
     actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
-    return f"checked by onnx and run in onnxruntime {onnxruntime.__version__}", actual
+    how = f"checked by onnx and run in onnxruntime {onnxruntime.__version__}"
+    return _verdict(module, arguments, actual, path, how)
+
+
+def _check_weights(module: fx.GraphModule, path: Path) -> str:
+    """Without data the folder cannot run; its modules and weights have to come back all the same."""
+    here = {name: value.detach() for name, value in module.state_dict().items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        torch.save(here, Path(scratch, "state.pt"))
+        _run([_LOAD_FOLDER, str(path.absolute()), str(Path(scratch, "state.pt"))], path)
+    return "read back, not run: no shapes were given"

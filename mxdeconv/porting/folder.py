@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import operator
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,26 +73,29 @@ def write(module: fx.GraphModule, path: Path, progress: Progress | None = None) 
 
 def module_source(module: fx.GraphModule) -> tuple[str, dict[str, Tensor]]:
     """The text of model.py, and the tensors to save: one name for each that is shared."""
-    code = module.graph.python_code("self")
-    writer = _Writer()
-    body = [
-        f"self.{name} = {writer.module(child, name)}" for name, child in module.named_children()
-    ]
-    own = [
-        *(("Parameter", name, value) for name, value in module.named_parameters(recurse=False)),
-        *(("Buffer", name, value) for name, value in module.named_buffers(recurse=False)),
-    ]
-    for kind, name, value in own:
-        empty = f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
-        body.append(f"self.{name} = nn.{kind}({empty})")
+    body = [f"self.{name} = {_constructor(child, name)}" for name, child in module.named_children()]
+    for kind, values in (
+        ("Parameter", module.named_parameters(recurse=False)),
+        ("Buffer", module.named_buffers(recurse=False)),
+    ):
+        for name, value in values:
+            empty = f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
+            body.append(f"self.{name} = nn.{kind}({empty})")
     tensors, ties = _shared(module)
     body += [f"self.{again} = self.{first}" for again, first in ties.items()]
-    imports = sorted(
-        {*writer.imports, *(_import(name, value) for name, value in code.globals.items())} - {""}
-    )
-    forward = code.src.strip().replace("\n", "\n    ")
+    head, lines = _forward(module)
+    text = "\n".join([*body, *lines])
+    imports = [
+        *(["from math import inf, nan"] if re.search(r"\b(inf|nan)\b", text) else []),
+        *(["import mxdeconv"] if "mxdeconv." in text else []),
+        *(["from mxdeconv.porting import operators"] if "operators." in text else []),
+    ]
     source = _TEMPLATE.format(
-        imports="\n".join(imports), body="\n        ".join(body), forward=forward
+        imports="".join(f"\n{line}" for line in ["import torch", *imports, "from torch import nn"]),
+        body="\n        ".join(body),
+        head=head,
+        lines="\n        ".join(lines),
+        tied=sorted(ties),
     )
     return source, tensors
 
@@ -98,10 +103,7 @@ def module_source(module: fx.GraphModule) -> tuple[str, dict[str, Tensor]]:
 _TEMPLATE = '''"""Written by `mxdeconv convert`. `load()` returns the model with its weights."""
 
 from pathlib import Path
-
-import torch
 {imports}
-from torch import nn
 
 
 class Model(nn.Module):
@@ -109,7 +111,8 @@ class Model(nn.Module):
         super().__init__()
         {body}
 
-    {forward}
+    {head}
+        {lines}
 
 
 def load(path=Path(__file__).with_name("model.safetensors")):
@@ -117,23 +120,124 @@ def load(path=Path(__file__).with_name("model.safetensors")):
     from safetensors.torch import load_file
 
     model = Model()
-    model.load_state_dict(load_file(path), strict=False)
+    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
+    assert not unexpected and set(missing) <= set(TIED), (missing, unexpected)
     return model.eval()
+
+
+# Second names of shared tensors: the file has each once.
+TIED = {tied}
 '''
 
+# Names in the text that are not local variables of forward.
+_GLOBALS = frozenset(("torch", "nn", "mxdeconv", "operators", "inf", "nan", "self"))
+_OPERATORS = "mxdeconv.porting.operators."
 
-def _import(name: str, value: Any) -> str:
-    """The line that makes a global of the graph's code; "" for what the template has."""
-    if inspect.ismodule(value):
-        if name == "torch":
-            return ""
-        return f"import {value.__name__}" + ("" if name == value.__name__ else f" as {name}")
-    if name in ("inf", "nan"):
-        return f"from math import {name}"
-    if isinstance(value, type(None)) or name == "NoneType":
-        return ""
-    module, own = value.__module__, value.__qualname__
-    return f"from {module} import {own}" + ("" if own == name else f" as {name}")
+
+def _forward(module: fx.GraphModule) -> tuple[str, list[str]]:
+    """The head and the lines of forward, in the graph's order."""
+    writer = _Expressions()
+    arguments, lines = ["self"], []
+    for node in module.graph.nodes:
+        name = writer.local(node)
+        if node.op == "placeholder":
+            arguments.append(f"{name}={node.args[0]!r}" if node.args else name)
+        elif node.op == "output":
+            lines.append(f"return {writer.text(node.args[0])}")
+        elif node.op == "get_attr":
+            lines.append(f"{name} = self.{node.target}")
+        elif node.op == "call_module":
+            lines.append(f"{name} = self.{node.target}({writer.arguments(node)})")
+        elif node.op == "call_method":
+            owner, *rest = [writer.text(value) for value in node.args]
+            lines.append(f"{name} = {owner}.{node.target}({', '.join(rest)})")
+        elif node.target is operator.getitem:
+            owner, index = [writer.text(value) for value in node.args]
+            lines.append(f"{name} = {owner}[{index}]")
+        else:
+            called = _function_name(node.target)
+            lines.append(f"{name} = {called}({writer.arguments(node)})")
+    return f"def forward({', '.join(arguments)}):", lines
+
+
+def _function_name(function: Any) -> str:
+    name = torch.fx.node._get_qualified_name(function)
+    if name.startswith(_OPERATORS):
+        return "operators." + name.removeprefix(_OPERATORS)
+    if not name.startswith(("torch.", "mxdeconv.")):
+        raise TypeError(f"a call of {name} cannot be written as source")
+    return name
+
+
+class _Expressions:
+    """The text of values, nodes as local variables."""
+
+    def __init__(self) -> None:
+        self.locals: dict[fx.Node, str] = {}
+
+    def local(self, node: fx.Node) -> str:
+        return self.locals.setdefault(node, node.name + "_" * (node.name in _GLOBALS))
+
+    def arguments(self, node: fx.Node) -> str:
+        named = [f"{key}={self.text(value)}" for key, value in node.kwargs.items()]
+        return ", ".join([*(self.text(value) for value in node.args), *named])
+
+    def text(self, value: Any) -> str:
+        if isinstance(value, fx.Node):
+            return self.locals[value]
+        if isinstance(value, list):
+            return f"[{', '.join(map(self.text, value))}]"
+        if isinstance(value, tuple):
+            return f"({', '.join(map(self.text, value))}{',' * (len(value) == 1)})"
+        if isinstance(value, dict):
+            return f"{{{', '.join(f'{k!r}: {self.text(v)}' for k, v in value.items())}}}"
+        if isinstance(value, torch.device):
+            return f"torch.{value!r}"
+        if value is None or isinstance(value, (bool, int, float, str, slice, torch.dtype)):
+            return repr(value)
+        if value is Ellipsis:
+            return "..."
+        raise TypeError(f"{value!r} cannot be written as source")
+
+
+def _constructor(module: nn.Module, name: str) -> str:
+    """The call that makes a module: every argument is an attribute of the same name."""
+    kind = type(module)
+    plain = kind is getattr(nn, kind.__name__, None)
+    arguments = []
+    for parameter in inspect.signature(kind.__init__).parameters.values():
+        if parameter.name in ("self", "device", "dtype") or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        if not hasattr(module, parameter.name):
+            raise TypeError(
+                f"{name} ({kind.__name__}) cannot be written as source: it does not keep its "
+                f"argument {parameter.name}"
+            )
+        value = getattr(module, parameter.name)
+        if parameter.name == "bias":  # asked for with a bool, kept as a tensor
+            value = value is not None
+        if type(value) is type(parameter.default) and value == parameter.default:
+            continue
+        if isinstance(value, nn.Module):
+            text = _constructor(value, f"{name}.{parameter.name}")
+        else:
+            text = _Expressions().text(value)
+        positional = plain and parameter.default is parameter.empty
+        arguments.append(text if positional else f"{parameter.name}={text}")
+    called = f"nn.{kind.__name__}" if plain else _class_name(kind)
+    return f"{called}({', '.join(arguments)})"
+
+
+def _class_name(kind: type) -> str:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind.__module__ == "mxdeconv.nn":
+        return f"mxdeconv.{kind.__name__}"
+    if name.startswith(_OPERATORS):
+        return "operators." + name.removeprefix(_OPERATORS)
+    raise TypeError(f"a {name} cannot be written as source")
 
 
 def _shared(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -148,55 +252,3 @@ def _shared(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
             first[id(tensor)] = name
             tensors[name] = tensor
     return tensors, ties
-
-
-class _Writer:
-    """Turns modules into the calls of their constructors and collects what those import."""
-
-    def __init__(self) -> None:
-        self.imports: set[str] = set()
-
-    def module(self, module: nn.Module, name: str) -> str:
-        """The constructor's call: every argument is an attribute of the same name."""
-        kind = type(module)
-        if kind is getattr(nn, kind.__name__, None):
-            called = f"nn.{kind.__name__}"
-        elif kind.__module__ == "mxdeconv.nn":
-            self.imports.add("import mxdeconv")
-            called = f"mxdeconv.{kind.__name__}"
-        else:
-            self.imports.add(f"from {kind.__module__} import {kind.__name__}")
-            called = kind.__name__
-        arguments = []
-        for parameter in inspect.signature(kind.__init__).parameters.values():
-            if parameter.name in ("self", "device", "dtype") or parameter.kind in (
-                parameter.VAR_POSITIONAL,
-                parameter.VAR_KEYWORD,
-            ):
-                continue
-            if not hasattr(module, parameter.name):
-                raise TypeError(
-                    f"{name} ({kind.__name__}) cannot be written as source: it does not keep its "
-                    f"argument {parameter.name}"
-                )
-            value = getattr(module, parameter.name)
-            if parameter.name == "bias":  # torch's layers are asked with a bool and keep a tensor
-                value = value is not None
-            if value == parameter.default and type(value) is type(parameter.default):
-                continue
-            if isinstance(value, nn.Module):
-                text = self.module(value, f"{name}.{parameter.name}")
-            else:
-                text = self.value(value)
-            positional = parameter.default is parameter.empty and parameter.kind is not (
-                parameter.KEYWORD_ONLY
-            )
-            arguments.append(text if positional else f"{parameter.name}={text}")
-        return f"{called}({', '.join(arguments)})"
-
-    def value(self, value: Any) -> str:
-        if isinstance(value, float) and value in (float("inf"), -float("inf")):
-            self.imports.add("from math import inf")
-        if isinstance(value, torch.dtype):
-            return str(value)
-        return repr(value)

@@ -7,7 +7,7 @@ resolved for the size of the data at hand, so the result is for data of that siz
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from mxdeconv.nn import Deconvolution
 class ConvTranspose(nn.Module):
     """What one Deconvolution computes, for data of one spatial size; `weight` as MXNet has it."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
     def __init__(self, layer: Deconvolution, size: Sequence[int]) -> None:
         super().__init__()
         attributes = layer.attributes
@@ -31,19 +34,15 @@ class ConvTranspose(nn.Module):
         self.register_parameter("bias", layer.bias)
 
     def forward(self, data: Tensor) -> Tensor:
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.channels_last:
             data, weight = data.movedim(-1, 1), weight.movedim(-1, 1)
-        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[data.dim() - 3]
-        result = function(
-            data,
-            weight,
-            self.bias,
-            self.stride,
-            self.pad,
-            self.adj,
-            self.num_group,
-            self.dilate,
+        functions: tuple[Callable[..., Tensor], ...] = (
+            *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+        )
+        result = functions[data.dim() - 3](
+            *(data, weight, self.bias, self.stride, self.pad, self.adj),
+            *(self.num_group, self.dilate),
         )
         return result.movedim(1, -1) if self.channels_last else result
 

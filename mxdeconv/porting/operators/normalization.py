@@ -82,6 +82,10 @@ class BatchNorm(_BatchNorm):
             torch.backends.cudnn.enabled,
         )
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        # torch's adds num_batches_tracked where a file (a .safetensors) has no version
+        nn.Module._load_from_state_dict(self, *arguments)  # type: ignore[no-untyped-call]
+
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
