@@ -1,19 +1,25 @@
 """Whether two float computations of one quantity agree, by a measure taken from the quantity.
 
-There is no fixed tolerance. The port computes the quantity in its own precision, `ours`, and in
-float64, `exact`; how far the two are apart is what rounding does to this very computation. A third
-value is MXNet's, `recorded`. It agrees if its distance from `exact` is at most
+There is no fixed tolerance. `mxdeconv.porting.precision` computes the quantity in the port's own
+precision, `ours`, in float64, `exact`, and in float64 with rounding imitated, `moved`. How far the
+first and the last are from `exact` is what rounding does to this very computation. A value computed
+elsewhere, `recorded`, agrees if its distance from `exact` is at most
 
-    SLACK * (largest |ours - exact| of the tensor + eps * |exact|)
+    SLACK * (the larger of max |ours - exact| and max |moved - exact| + eps * |exact|)
 
-at every element, with eps the spacing at 1 of the recorded type (2**-23 for float32). Both
-distances are rounding errors of the same sums in another order, so their largest values lie within
-a small factor of each other; SLACK is that factor. An attribute read wrongly is many thousand times
-beyond it. Inf and NaN have to be where they are recorded; integers have to be equal.
+at every element, with eps the spacing at 1 of the recorded type (2**-23 for float32). All these
+distances are rounding errors of the same sums in another order, so that their largest values lie
+within a small factor of each other; SLACK is that factor. An attribute read wrongly is thousands of
+times beyond it. Where rounding is of the size of the values themselves (a sum that cancels, the
+order of two nearly equal scores) any value would agree: such a tensor is marked as noise.
+
+Inf and NaN have to be where they are recorded; integers have to be equal.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +28,8 @@ from torch import Tensor
 from mxdeconv.porting.source import show_shape
 
 SLACK = 8.0
+#: Rounding beyond this many eps of the largest number is noise: half of the digits are gone.
+NOISE_EPS = 2.0**12
 
 
 class Agreement(NamedTuple):
@@ -29,7 +37,8 @@ class Agreement(NamedTuple):
 
     `max_abs` and `max_rel` are the largest |recorded - exact|, the latter in units of the largest
     |exact|; `share` is the largest distance in units of what rounding explains: up to 1 agrees.
-    `reason` says why the two cannot be compared by numbers, or is empty.
+    `reason` says why the two cannot be compared by numbers, or is empty. `noise` is set where the
+    numbers say nothing.
     """
 
     name: str
@@ -39,6 +48,7 @@ class Agreement(NamedTuple):
     max_rel: float
     share: float
     reason: str = ""
+    noise: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -49,44 +59,49 @@ def agree(
     name: str,
     recorded: Tensor,
     ours: Tensor,
-    exact: Tensor | None,
+    references: Sequence[Tensor],
     op: str = "",
     slack: float = SLACK,
 ) -> Agreement:
-    """Compare; without `exact`, `ours` takes its place and one rounding is all that is allowed."""
+    """Compare. `references` are exact and moved; without them one rounding of `ours` is allowed."""
 
     def outcome(max_abs: float, max_rel: float, share: float, reason: str = "") -> Agreement:
         return Agreement(name, op, tuple(recorded.shape), max_abs, max_rel, share, reason)
 
     def no_numbers(reason: str) -> Agreement:
-        return outcome(float("nan"), float("nan"), float("inf"), reason)
+        return outcome(math.nan, math.nan, math.inf, reason)
 
     if ours.shape != recorded.shape:
-        shapes = f"{show_shape(recorded.shape)}, got {show_shape(ours.shape)}"
-        return no_numbers(f"recorded of shape {shapes}")
-    if not recorded.numel():
-        return outcome(0.0, 0.0, 0.0)
-    reference = (ours if exact is None else exact).to(torch.float64)
-    target, rounded = recorded.to(torch.float64), ours.to(torch.float64)
+        return no_numbers(
+            f"recorded of shape {show_shape(recorded.shape)}, got {show_shape(ours.shape)}"
+        )
+    target, rounded, *wide = [
+        each.detach().to(torch.float64).reshape(-1) for each in (recorded, ours, *references)
+    ]
     finite = target.isfinite()
-    if not torch.equal(target[~finite].nan_to_num(2.0), rounded[~finite].nan_to_num(2.0)) or bool(
-        (finite != rounded.isfinite()).any()
+    special, own_special = target[~finite], rounded[~finite]
+    if bool((finite != rounded.isfinite()).any()) or not torch.equal(
+        special.nan_to_num(2.0), own_special.nan_to_num(2.0)
     ):
         return no_numbers("Inf or NaN is not where it was recorded")
     if not bool(finite.any()):
         return outcome(0.0, 0.0, 0.0)
-    target, rounded, reference = target[finite], rounded[finite], reference[finite]
-    reference = torch.where(reference.isfinite(), reference, rounded)
-    distance = (target - reference).abs()
+    target, rounded = target[finite], rounded[finite]
+    exact, *moved = [
+        torch.where(each[finite].isfinite(), each[finite], rounded) for each in wide
+    ] or [rounded]
+    distance = (target - exact).abs()
     max_abs = float(distance.max())
-    largest = max(float(reference.abs().max()), float(target.abs().max()))
+    largest = max(float(exact.abs().max()), float(target.abs().max()))
+    allowed, noise = torch.zeros_like(distance), False
     if recorded.dtype.is_floating_point:
-        own = float((rounded - reference).abs().max())
-        allowed = slack * (own + torch.finfo(recorded.dtype).eps * reference.abs())
-    else:
-        allowed = torch.zeros_like(distance)
+        eps = torch.finfo(recorded.dtype).eps
+        rounding = max(float((each - exact).abs().max()) for each in (rounded, *moved))
+        allowed = slack * (rounding + eps * exact.abs())
+        noise = rounding > NOISE_EPS * eps * largest > 0
     shares = torch.where(distance == 0, 0.0, distance / allowed)
-    return outcome(max_abs, max_abs / largest if largest else max_abs, float(shares.max()))
+    max_rel = max_abs / largest if largest else 0.0
+    return outcome(max_abs, max_rel, float(shares.max()))._replace(noise=noise)
 
 
 def table(title: str, results: list[Agreement]) -> list[str]:
@@ -98,5 +113,6 @@ def table(title: str, results: list[Agreement]) -> list[str]:
         if result.reason:
             figures = f"  {result.reason}"
         mark = "" if result.agrees else "  DEPARTS"
+        mark += "  (noise: rounding is of the size of the values)" if result.noise else ""
         lines.append(f"{result.name:<{width}}  {show_shape(result.shape):<20}{figures}{mark}")
     return lines

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, fx
 
 from mxdeconv.porting.agreement import SLACK, Agreement, agree, table
 from mxdeconv.porting.params import load_params
+from mxdeconv.porting.precision import Own, evaluate, outputs_of, predict
 
 #: Recordings may be compressed; this is what they may take then.
 _RECORDING_LIMIT_BYTES = 2**36
@@ -54,9 +54,15 @@ class Comparison(NamedTuple):
         ):
             if results:
                 lines += [*table(title, results), ""]
-        counts = [f"{len(self.outputs)} outputs", f"{len(self.nodes)} nodes"]
-        counts += [f"{len(self.gradients)} values of a training step"]
-        compared = ", ".join(count for count in counts if not count.startswith("0 "))
+        compared = ", ".join(
+            f"{len(results)} {what if len(results) == 1 else plural}"
+            for results, what, plural in (
+                (self.outputs, "output", "outputs"),
+                (self.nodes, "node", "nodes"),
+                (self.gradients, "value of a training step", "values of a training step"),
+            )
+            if results
+        )
         if self.first is None:
             worst = max((result.share for result in self.all), default=0.0)
             lines.append(
@@ -92,13 +98,11 @@ def compare(
         raise ValueError(f"recorded has inputs that the module does not have: {', '.join(unknown)}")
     arguments = {notes["inputs"][name]: value for name, value in data.items()}
 
-    nodes = []
     forced = _section(recorded, "node")
-    if forced:
-        nodes = _compare_nodes(module, arguments, forced, slack)
-    ours, exact = outputs_of(module, arguments), exact_outputs(module, arguments)
-    results = _compare_listed(notes["outputs"], outputs, ours, exact, slack)
-    gradients = _compare_training(module, arguments, recorded, slack)
+    nodes = _compare_nodes(module, arguments, forced, slack) if forced else []
+    results = _compare_outputs(module, arguments, outputs, slack)
+    training = _section(recorded, "out_grad")
+    gradients = _compare_training(module, arguments, recorded, slack) if training else []
     return Comparison(nodes, results, gradients)
 
 
@@ -118,74 +122,31 @@ def _section(recorded: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     }
 
 
-def _listed(value: object) -> list[Tensor]:
-    return list(value) if isinstance(value, (tuple, list)) else [cast(Tensor, value)]
-
-
-# Two precisions -----------------------------------------------------------------------------
-
-
-def outputs_of(module: fx.GraphModule, arguments: Mapping[str, Tensor]) -> list[Tensor]:
-    with torch.no_grad():
-        return _listed(copy.deepcopy(module).eval()(**arguments))
-
-
-def _widen(value: Any) -> Any:
-    """Floating point tensors in float64, in whatever structure; the rest as it is."""
-    if isinstance(value, Tensor):
-        return value.double() if value.dtype.is_floating_point else value
-    if isinstance(value, (tuple, list)):
-        return type(value)([_widen(entry) for entry in value])
-    return value
-
-
-class _Wide(fx.Interpreter):
-    """Runs a module whose parameters are float64, also past nodes that name another type."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        return _widen(super().run_node(n))
-
-
-def _double(module: fx.GraphModule) -> fx.GraphModule:
-    return copy.deepcopy(module).eval().double()
-
-
-def exact_outputs(module: fx.GraphModule, arguments: Mapping[str, Tensor]) -> list[Tensor] | None:
-    """The outputs in float64, None where the module has an operator without it."""
-    wide = _double(module)
-    values = [_widen(arguments.get(name)) for name in _placeholders(wide)]
-    try:
-        with torch.no_grad():
-            return _listed(_Wide(wide).run(*values))
-    except (RuntimeError, TypeError, ValueError):
-        return None
-
-
-def _placeholders(module: fx.GraphModule) -> list[str]:
-    return [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
-
-
-# Parts --------------------------------------------------------------------------------------
-
-
-def _compare_listed(
-    names: list[str],
+def _compare_outputs(
+    module: fx.GraphModule,
+    arguments: Mapping[str, Tensor],
     recorded: Mapping[str, Tensor],
-    ours: list[Tensor],
-    exact: list[Tensor] | None,
     slack: float,
 ) -> list[Agreement]:
-    if len(recorded) != len(ours):
-        raise ValueError(f"recorded must have {len(ours)} outputs, got {len(recorded)}")
+    names = notes_of(module)["outputs"]
+    if len(recorded) != len(names):
+        raise ValueError(f"recorded must have {len(names)} outputs, got {len(recorded)}")
+    listed = [recorded[str(number)] for number in range(len(names))]
+    return agree_all(module, arguments, listed, slack)
+
+
+def agree_all(
+    module: fx.GraphModule,
+    arguments: Mapping[str, Tensor],
+    actual: Sequence[Tensor],
+    slack: float = SLACK,
+) -> list[Agreement]:
+    """How outputs that were computed elsewhere relate to the module's."""
+    ours, references = predict(module, arguments)
+    names = notes_of(module)["outputs"]
     return [
-        agree(
-            names[number],
-            recorded[str(number)],
-            value,
-            None if exact is None else exact[number],
-            slack=slack,
-        )
-        for number, value in enumerate(ours)
+        agree(name, value, ours[n], [each[n] for each in references], slack=slack)
+        for n, (name, value) in enumerate(zip(names, actual, strict=True))
     ]
 
 
@@ -196,36 +157,46 @@ def _compare_nodes(
     slack: float,
 ) -> list[Agreement]:
     """Each node from its recorded inputs; one that was not recorded from computed ones."""
-    notes = notes_of(module)
-    narrow, wide = copy.deepcopy(module).eval(), _double(module)
-    runner, wide_runner = fx.Interpreter(narrow), fx.Interpreter(wide)
-    results = []
-    for node, wide_node in zip(narrow.graph.nodes, wide.graph.nodes, strict=True):
-        if node.op == "output":
-            break
-        if node.op == "placeholder":
-            value = arguments.get(str(node.target))
-            runner.env[node], wide_runner.env[wide_node] = value, _widen(value)
-            continue
-        with torch.no_grad():
-            runner.env[node] = runner.run_node(node)
-            try:
-                exact = _widen(wide_runner.run_node(wide_node))
-            except (RuntimeError, TypeError, ValueError):
-                exact = _widen(runner.env[node])
-        wide_runner.env[wide_node] = exact
-        target = forced.get(notes["node_outputs"].get(node.name, ""))
-        ours = runner.env[node]
-        if target is None or not isinstance(ours, Tensor):
-            continue
-        op = node.target if isinstance(node.target, str) else node.target.__name__
-        if node.op == "call_module":
-            op = type(narrow.get_submodule(op)).__name__
-        results.append(agree(notes["node_outputs"][node.name], target, ours, exact, op, slack))
-        if target.shape == ours.shape:
-            runner.env[node] = target.to(ours.dtype)
-            wide_runner.env[wide_node] = _widen(target)
-    return results
+
+    def run(runner: Own) -> dict[str, Tensor]:
+        runner.copy.eval()
+        results = {}
+        for node in runner.copy.graph.nodes:
+            if node.op == "output":
+                break
+            if node.op == "placeholder":
+                runner.env[node] = runner.take(arguments.get(str(node.target)))
+                continue
+            with torch.no_grad():
+                value = runner.run_node(node)
+            target = forced.get(outputs.get(node.name, ""))
+            if target is not None and isinstance(value, Tensor):
+                results[node.name] = value
+                if target.shape == value.shape:
+                    value = runner.take(target.to(value.dtype))
+            runner.env[node] = value
+        return results
+
+    outputs = notes_of(module)["node_outputs"]
+    ours, references = evaluate(module, run)
+    kinds = {node.name: _kind(module, node) for node in module.graph.nodes}
+    return [
+        agree(
+            outputs[name],
+            forced[outputs[name]],
+            value,
+            [each[name] for each in references],
+            kinds[name],
+            slack,
+        )
+        for name, value in ours.items()
+    ]
+
+
+def _kind(module: fx.GraphModule, node: fx.Node) -> str:
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target))).__name__
+    return node.target if isinstance(node.target, str) else node.target.__name__
 
 
 def _compare_training(
@@ -235,49 +206,38 @@ def _compare_training(
     slack: float,
 ) -> list[Agreement]:
     """One step in training mode: outputs, gradients, auxiliary states afterwards."""
-    outputs, out_grads = _section(recorded, "train_output"), _section(recorded, "out_grad")
-    if not outputs:
-        return []
-    ours = _train(copy.deepcopy(module), arguments, out_grads)
-    exact: dict[str, Tensor] = {}  # stays empty where the module has an operator without float64
-    try:
-        wide = _double(module)
-        exact = _train(wide, {k: _widen(v) for k, v in arguments.items()}, out_grads)
-    except (RuntimeError, TypeError, ValueError):
-        pass
+    notes, out_grads = notes_of(module), _section(recorded, "out_grad")
+
+    def run(runner: Own) -> dict[str, Tensor]:
+        runner.copy.train()
+        leaves = {
+            name: value.clone().requires_grad_(value.dtype.is_floating_point)
+            for name, value in arguments.items()
+        }
+        outputs = outputs_of(runner, leaves)
+        result = {f"train_output:{n}": output.detach() for n, output in enumerate(outputs)}
+        grads = [out_grads[str(n)].to(output.dtype) for n, output in enumerate(outputs)]
+        torch.autograd.backward(outputs, grads)
+        tensors = {**dict(runner.copy.named_parameters(remove_duplicate=False)), **leaves}
+        states = dict(runner.copy.named_buffers(remove_duplicate=False))
+        for name, key in {**notes["parameters"], **notes["inputs"]}.items():
+            if key in tensors:
+                grad = tensors[key].grad
+                result[f"grad:{name}"] = torch.zeros_like(tensors[key]) if grad is None else grad
+            elif key in states:
+                result[f"train_aux:{name}"] = states[key]
+        return result
+
+    ours, references = evaluate(module, run)
     results = []
     for kind in ("train_output", "grad", "train_aux"):
         for name, target in _section(recorded, kind).items():
             key = f"{kind}:{name}"
             if key not in ours:
                 raise ValueError(f"recorded has {key}, which the module does not have")
-            results.append(agree(key, target, ours[key], exact.get(key), slack=slack))
+            both = [each[key] for each in references]
+            results.append(agree(key, target, ours[key], both, slack=slack))
     return results
-
-
-def _train(
-    module: fx.GraphModule, arguments: Mapping[str, Tensor], out_grads: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    notes = notes_of(module)
-    module.train()
-    leaves = {
-        name: value.clone().requires_grad_(value.dtype.is_floating_point)
-        for name, value in arguments.items()
-    }
-    outputs = _listed(module(**leaves))
-    result = {f"train_output:{n}": output.detach() for n, output in enumerate(outputs)}
-    torch.autograd.backward(
-        outputs, [out_grads[str(n)].to(output.dtype) for n, output in enumerate(outputs)]
-    )
-    tensors = {**dict(module.named_parameters(remove_duplicate=False)), **leaves}
-    states = dict(module.named_buffers(remove_duplicate=False))
-    for name, key in {**notes["parameters"], **notes["inputs"]}.items():
-        if key in tensors:
-            grad = tensors[key].grad
-            result[f"grad:{name}"] = torch.zeros_like(tensors[key]) if grad is None else grad
-        elif key in states:
-            result[f"train_aux:{name}"] = states[key]
-    return result
 
 
 def recorded_shapes(recorded: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, fx
 
 from mxdeconv.porting import folder
-from mxdeconv.porting.agreement import Agreement, agree, table
-from mxdeconv.porting.compare import exact_outputs, notes_of, outputs_of
+from mxdeconv.porting.agreement import Agreement, table
+from mxdeconv.porting.compare import agree_all, notes_of
 from mxdeconv.porting.source import Progress
 from mxdeconv.porting.standard import standard
 
@@ -95,14 +95,10 @@ def _verdict(
     path: Path,
     how: str,
 ) -> Converted:
-    ours, exact = outputs_of(module, arguments), exact_outputs(module, arguments)
-    names = notes_of(module)["outputs"]
-    if len(actual) != len(ours):
-        raise ConversionError(f"{path} has {len(actual)} outputs, the port {len(ours)}")
-    results = [
-        agree(names[n], value, ours[n], None if exact is None else exact[n])
-        for n, value in enumerate(actual)
-    ]
+    count = len(notes_of(module)["outputs"])
+    if len(actual) != count:
+        raise ConversionError(f"{path} has {len(actual)} outputs, the port {count}")
+    results = agree_all(module, arguments, actual)
     outcome = Converted(path, how, results)
     if not all(result.agrees for result in results):
         raise ConversionError(f"{path} computes something else than the port\n{outcome}")
@@ -247,7 +243,7 @@ def _check_onnx(module: fx.GraphModule, arguments: Mapping[str, Tensor], path: P
 
 
 def _check_weights(module: fx.GraphModule, path: Path) -> str:
-    """Without data the folder cannot run; its modules and weights have to come back all the same."""
+    """Without data the folder cannot run, but its modules and weights have to come back."""
     here = {name: value.detach() for name, value in module.state_dict().items()}
     with tempfile.TemporaryDirectory() as scratch:
         torch.save(here, Path(scratch, "state.pt"))

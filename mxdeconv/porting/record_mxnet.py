@@ -15,14 +15,29 @@ reads model-symbol.json and model-0000.params and writes an .npz with
     about              a text: versions and options
 
 In training mode Dropout is random, so that nothing can be compared with it.
+
+MXNet has two implementations on the CPU, and each is wrong about some Deconvolutions: oneDNN about
+target_shape, the other about dilate with stride, and that has none in three dimensions. Where
+MXNET_MKLDNN_ENABLED is not set, this turns oneDNN off for a model with a target_shape.
 """
 
 import argparse
 import json
+import os
 import sys
 
-import mxnet as mx
 import numpy as np
+
+
+def choose_implementation(symbol_json):
+    """Set MXNET_MKLDNN_ENABLED for a model, before MXNet is imported."""
+    for node in json.loads(symbol_json)["nodes"]:
+        attrs = node.get("attrs") or node.get("attr") or node.get("param") or {}
+        if node["op"] == "Deconvolution" and any(
+            c in "123456789" for c in attrs.get("target_shape", "")
+        ):
+            os.environ.setdefault("MXNET_MKLDNN_ENABLED", "0")
+    os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
 
 
 def parse_shape(text):
@@ -62,6 +77,8 @@ def draw_inputs(symbol, arg, given, shapes, random):
 
 def run(symbol, arrays, aux, is_train, grad=None):
     """The executor after one forward pass."""
+    import mxnet as mx
+
     arguments = {name: arrays[name] for name in symbol.list_arguments()}
     states = {name: aux[name].copy() for name in symbol.list_auxiliary_states()}
     executor = symbol.bind(
@@ -73,6 +90,8 @@ def run(symbol, arrays, aux, is_train, grad=None):
 
 def record(symbol, arg, aux, inputs, nodes=False, gradients=False, random=None):
     """The recorded arrays by name. `inputs` and the result are numpy arrays."""
+    import mxnet as mx
+
     random = random or np.random.RandomState(0)
     result = {f"input:{name}": array for name, array in inputs.items()}
     arrays = dict(arg)
@@ -132,6 +151,10 @@ def main():
     parser.add_argument("--gradients", action="store_true", help="record gradients, too")
     parser.add_argument("-o", "--out", default="recorded.npz", help="file to write")
     options = parser.parse_args()
+
+    with open(options.prefix + "-symbol.json") as file:
+        choose_implementation(file.read())
+    import mxnet as mx
 
     symbol, arg, aux = mx.model.load_checkpoint(options.prefix, options.epoch)
     random = np.random.RandomState(options.seed)
