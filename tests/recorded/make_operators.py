@@ -43,7 +43,11 @@ def run_case(case: Case) -> Arrays:
     executor = symbol.bind(
         mx.cpu(),
         arguments,
-        {name: array.zeros_like() for name, array in arguments.items() if requests[name] == "write"},
+        {
+            name: array.zeros_like()
+            for name, array in arguments.items()
+            if requests[name] == "write"
+        },
         requests,
         auxiliary,
     )
@@ -95,7 +99,9 @@ def run_path(mkldnn: str, numbers: list[int]) -> dict[int, Arrays]:
     return results
 
 
-def write(file: Path, entries: list[dict[str, object]], streams: dict[str, list[np.ndarray]]) -> None:
+def write(
+    file: Path, entries: list[dict[str, object]], streams: dict[str, list[np.ndarray]]
+) -> None:
     text = ",\n".join(json.dumps(entry) for entry in entries)
     file.with_suffix(".json").write_text(f"[\n{text}\n]\n")
     with zipfile.ZipFile(file.with_suffix(".npz"), "w") as archive:
