@@ -70,13 +70,13 @@ class Attributes:
 
     def ints(self, name: str, default: tuple[int, ...] | _Required = _REQUIRED) -> tuple[int, ...]:
         text = self._text(name)
-        value = None if text is None else spec.parse_tuple(name, text)
+        value = None if text is None else _tuple(name, text)
         return self._or_default(name, value, default)
 
     def optional_ints(self, name: str) -> tuple[int, ...] | None:
         """None where it is absent or "None"."""
         text = self._text(name)
-        return None if text is None else spec.parse_tuple(name, text)
+        return None if text is None else _tuple(name, text)
 
     def ints_with_gaps(self, name: str) -> tuple[int | None, ...]:
         """A tuple whose entries may be None: the begin, end and step of `slice`."""
@@ -163,6 +163,11 @@ class Attributes:
         if isinstance(default, _Required):
             raise ValueError(f"{name} must be given")
         return default
+
+
+def _tuple(name: str, text: str) -> tuple[int, ...] | None:
+    # a bare number may be negative where it is an axis
+    return spec.parse_tuple(name, f"({text},)" if text.strip()[:1] in ("-", "+") else text)
 
 
 def _number(name: str, text: str) -> float:

@@ -88,6 +88,7 @@ class Builder:
         self.examples: list[list[Tensor | None] | None] = [None] * len(symbol.nodes)
         #: every place of a parameter: (module, attribute, key in state_dict)
         self.places: dict[int, list[tuple[nn.Module, str, str]]] = {}
+        self.constants: list[tuple[nn.Module, str, float]] = []
         self._modules: dict[Any, tuple[str, nn.Module]] = {}
         self.meta: dict[str, Any] = {
             "inputs": {},
@@ -310,6 +311,9 @@ class Builder:
                     if computed:
                         key_in_state = f"{name}.layer.{attribute}"
                     self._hold(node.inputs[position][0], module, attribute, key_in_state)
+                    if position in operation.constants:
+                        constant = operation.constants[position]
+                        self.constants.append((module, attribute, constant))
             if computed:
                 module = Computed(module, [own[position] for position in computed])
             self.root.add_module(name, module)
@@ -419,6 +423,8 @@ class Builder:
                 filled = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
             for module, attribute, _ in places:
                 setattr(module, attribute, filled)
+        for module, attribute, constant in self.constants:
+            setattr(module, attribute, torch.full_like(getattr(module, attribute), constant))
         for child in self.root.modules():
             _leave_meta(child)
         module = PortedModule(self.root, self.graph, "PortedModule")

@@ -151,10 +151,10 @@ def softmin_operator(attributes: Attributes) -> Operation:
 
 
 def softmax_activation(data: Tensor, mode: str) -> Tensor:
-    """Softmax over the channels ("channel") or over all of an instance ("instance")."""
+    """Softmax over the channels ("channel") or the last axis ("instance")."""
     if mode == "channel":
         return torch.softmax(data, 1)
-    return torch.softmax(data.flatten(1), 1).reshape(data.shape)
+    return torch.softmax(data, -1)
 
 
 @operator("SoftmaxActivation")

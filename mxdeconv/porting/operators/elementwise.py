@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mxdeconv.porting.attributes import DTYPES, Attributes
 from mxdeconv.porting.operators.table import Function, Layer, Operation, operator
@@ -31,7 +32,7 @@ def remainder(a: Tensor, b: Tensor) -> Tensor:
     """The remainder with the sign of b; 0 where b is 0."""
     zero = b == 0
     rest = torch.remainder(a, torch.where(zero, torch.ones_like(b), b))
-    return torch.where(zero, torch.zeros_like(rest), rest)
+    return torch.where(zero, a - a.detach(), rest)  # 0, with the gradient of a
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
@@ -45,43 +46,51 @@ def minimum(a: Tensor, b: Tensor) -> Tensor:
 
 
 def equal(a: Tensor, b: Number) -> Tensor:
-    return (a == b).to(a.dtype)
+    return _numbers(a == _like(a, b), a)
 
 
 def not_equal(a: Tensor, b: Number) -> Tensor:
-    return (a != b).to(a.dtype)
+    return _numbers(a != _like(a, b), a)
 
 
 def greater(a: Tensor, b: Number) -> Tensor:
-    return (a > b).to(a.dtype)
+    return _numbers(a > _like(a, b), a)
 
 
 def greater_equal(a: Tensor, b: Number) -> Tensor:
-    return (a >= b).to(a.dtype)
+    return _numbers(a >= _like(a, b), a)
 
 
 def lesser(a: Tensor, b: Number) -> Tensor:
-    return (a < b).to(a.dtype)
+    return _numbers(a < _like(a, b), a)
 
 
 def lesser_equal(a: Tensor, b: Number) -> Tensor:
-    return (a <= b).to(a.dtype)
+    return _numbers(a <= _like(a, b), a)
 
 
 def logical_and(a: Tensor, b: Number) -> Tensor:
-    return ((a != 0) & _true(b)).to(a.dtype)
+    return _numbers((a != 0) & (_like(a, b) != 0), a)
 
 
 def logical_or(a: Tensor, b: Number) -> Tensor:
-    return ((a != 0) | _true(b)).to(a.dtype)
+    return _numbers((a != 0) | (_like(a, b) != 0), a)
 
 
 def logical_xor(a: Tensor, b: Number) -> Tensor:
-    return ((a != 0) ^ _true(b)).to(a.dtype)
+    return _numbers((a != 0) ^ (_like(a, b) != 0), a)
 
 
-def _true(value: Number) -> Any:
-    return value != 0
+def _numbers(truth: Any, like: Tensor) -> Tensor:
+    """0 and 1, as MXNet has comparisons give them."""
+    result: Tensor = truth.to(like.dtype)
+    return result
+
+
+def _like(data: Tensor, value: Any) -> Any:
+    """A number as MXNet converts it to the dtype of the tensor first."""
+    whole = not (isinstance(value, Tensor) or data.dtype.is_floating_point)
+    return int(value) if whole else value
 
 
 _BINARY: dict[str, Callable[..., Tensor]] = {
@@ -134,11 +143,6 @@ for _name, _function in _BINARY.items():
 # With a number ----------------------------------------------------------------------------------
 
 
-def _like(data: Tensor, scalar: float) -> float | int:
-    """MXNet converts the number to the dtype of the tensor first."""
-    return scalar if data.dtype.is_floating_point else int(scalar)
-
-
 def add_scalar(data: Tensor, scalar: float) -> Tensor:
     return data + _like(data, scalar)
 
@@ -167,7 +171,7 @@ def divide_into_scalar(data: Tensor, scalar: float) -> Tensor:
 
 def remainder_scalar(data: Tensor, scalar: float) -> Tensor:
     if scalar == 0:
-        return torch.zeros_like(data)
+        return data - data.detach()
     return torch.remainder(data, _like(data, scalar))
 
 
@@ -358,7 +362,7 @@ def smooth_l1_operator(attributes: Attributes) -> Operation:
 
 
 def hard_sigmoid(data: Tensor, alpha: float, beta: float) -> Tensor:
-    return torch.clamp(alpha * data + beta, 0, 1)
+    return F.hardtanh(alpha * data + beta, 0.0, 1.0)  # flat on its bounds, unlike clamp
 
 
 @operator("hard_sigmoid")

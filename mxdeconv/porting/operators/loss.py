@@ -99,7 +99,8 @@ class SoftmaxOutput(_Loss):
         """1 for the right class; smooth_alpha of it is spread over the other ones."""
         classes = flat.shape[-1]
         hot = labels.long().unsqueeze(-1) == torch.arange(classes, device=flat.device)
-        alpha = self.options["smooth_alpha"]
+        # MXNet smooths nothing with multi_output
+        alpha = 0.0 if self.options["multi_output"] else self.options["smooth_alpha"]
         other = alpha / (classes - 1) if alpha and classes > 1 else 0.0
         targets = torch.full_like(flat, other)
         return targets.masked_fill(hot, 1.0 - alpha)

@@ -53,11 +53,12 @@ class BatchNorm(_BatchNorm):
         self.num_batches_tracked = None
         if fix_gamma:
             del self.weight
-            self.register_buffer("weight", torch.ones(num_features))
+            self.register_buffer("weight", torch.ones(num_features, device=device))
 
     def forward(self, input: Tensor) -> Any:
         data = input if self.axis == 1 else input.movedim(self.axis, 1)
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         mean, var = self.running_mean, self.running_var
         if self.training and not self.use_global_stats:
             axes = [0, *range(2, data.dim())]
@@ -72,7 +73,8 @@ class BatchNorm(_BatchNorm):
             result = self._normalize(data, mean, var)
         result = result if self.axis == 1 else result.movedim(1, self.axis)
         if self.output_mean_var:
-            return result, mean.clone(), torch.rsqrt(var + self.eps)
+            # MXNet gives these no gradient
+            return result, mean.detach().clone(), torch.rsqrt(var.detach() + self.eps)
         return result
 
     def _normalize(self, data: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
@@ -121,7 +123,8 @@ def batch_norm(attributes: Attributes) -> Operation:
         return dict.fromkeys((1, 2, 3, 4), (data[axis],))
 
     outputs = ("output", "mean", "var") if options["output_mean_var"] else ("output",)
-    return Layer(make, BATCH_NORM_PARAMETERS, infer, outputs)
+    constants = {1: 1.0} if options["fix_gamma"] else {}
+    return Layer(make, BATCH_NORM_PARAMETERS, infer, outputs, constants=constants)
 
 
 # Normalizations of one instance -----------------------------------------------------------------
@@ -177,7 +180,7 @@ class LayerNorm(nn.Module):
         result = result.movedim(-1, self.axis)
         if not self.output_mean_var:
             return result
-        var, mean = torch.var_mean(data, self.axis, correction=0, keepdim=True)
+        var, mean = torch.var_mean(data.detach(), self.axis, correction=0, keepdim=True)
         return result, mean, torch.sqrt(var + self.eps)
 
     def extra_repr(self) -> str:

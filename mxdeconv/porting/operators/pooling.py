@@ -36,13 +36,16 @@ def pooling(attributes: Attributes) -> Operation:
     if everywhere:
         return Layer(lambda shapes: _global(shapes, kernel, kind, p_value, channels_last))
     rank = len(kernel)
+    if convention == "same" and not any(pad):  # MXNet reads three values there
+        pad = (0,) * rank
     if not 1 <= rank <= 3:
         raise ValueError(f"kernel must have 1, 2 or 3 values, got {kernel}")
     if len(stride) != rank or len(pad) != rank:
         raise ValueError(f"stride and pad must have {rank} values, got {stride} and {pad}")
     if min(kernel) < 1 or min(stride) < 1 or min(pad) < 0:
         raise ValueError(
-            f"kernel and stride must be at least 1 and pad at least 0, got {kernel}, {stride}, {pad}"
+            "kernel and stride must be at least 1 and pad at least 0, "
+            f"got {kernel}, {stride}, {pad}"
         )
     if convention == "same" and (any(pad) or rank != 1):
         raise ValueError("pooling_convention 'same' must have one spatial axis and no pad")
@@ -157,7 +160,7 @@ class Pooling(nn.Module):
             terms = data if self.kind == "avg" else _power(data, self.kind, self.p_value)
             result = _window_sums(F.pad(terms, margins), self.kernel, self.stride)
             if self.kind == "avg":
-                result = result / self._counts(size, out).to(result)
+                result = result / self._counts(size, out).to(result)  # an empty window gives 0
             else:
                 result = _root(result, self.kind, self.p_value)
         return result.movedim(1, -1) if self.channels_last else result
@@ -170,7 +173,7 @@ class Pooling(nn.Module):
             if not self.count_include_pad:
                 first, last = first.clamp(min=0), last.clamp(max=n)
             counts = counts.unsqueeze(-1) * (last - first)
-        return counts
+        return counts.clamp(min=1)
 
     def extra_repr(self) -> str:
         return (
@@ -189,12 +192,12 @@ def _window_sums(data: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...])
 
 
 def _power(data: Tensor, kind: str, p_value: int | None) -> Tensor:
-    if kind == "sum":
+    if kind == "sum" or p_value is None:
         return data
-    return data.abs() if p_value == 1 else data.abs() ** (p_value or 1)
+    return data if p_value == 1 else data**p_value  # without abs: so MXNet defines it
 
 
 def _root(sums: Tensor, kind: str, p_value: int | None) -> Tensor:
     if kind == "sum" or p_value == 1:
         return sums
-    return sums.sqrt() if p_value == 2 else sums ** (1 / (p_value or 1))
+    return sums.sqrt() if p_value == 2 else sums.sign() * sums.abs() ** (1 / 3)

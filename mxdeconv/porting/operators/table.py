@@ -41,7 +41,8 @@ class Layer:
 
     `parameters` maps the position of an input to the name of the module's own parameter or
     buffer; the module is called with the other inputs. `shapes` gives the shapes of the
-    parameters from the shapes of the inputs, for models without parameter files.
+    parameters from the shapes of the inputs, for models without parameter files. `constants` are
+    parameters that hold one value, whatever the file says (a fixed gamma).
     """
 
     make: Callable[[Shapes], nn.Module]
@@ -49,6 +50,7 @@ class Layer:
     shapes: Callable[[Shape], Mapping[int, Shape]] | None = None
     outputs: tuple[str, ...] = ("output",)
     labels: tuple[int, ...] = ()
+    constants: Mapping[int, float] = field(default_factory=dict)
 
 
 Operation: TypeAlias = Function | Layer
