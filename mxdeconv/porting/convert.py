@@ -178,8 +178,8 @@ sys.path.insert(0, folder)
 import torch
 import model
 there, here = model.load().state_dict(), torch.load(state)
-assert there.keys() == here.keys(), "other names"
-assert all(torch.equal(there[name], here[name]) for name in here), "other values"
+assert there.keys() == here.keys(), "other names than the port"
+assert all(torch.equal(there[name], here[name]) for name in here), "other values than the port"
 """
 
 

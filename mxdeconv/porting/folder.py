@@ -79,8 +79,7 @@ def module_source(module: fx.GraphModule) -> tuple[str, dict[str, Tensor]]:
         ("Buffer", module.named_buffers(recurse=False)),
     ):
         for name, value in values:
-            empty = f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
-            body.append(f"self.{name} = nn.{kind}({empty})")
+            body.append(f"self.{name} = nn.{kind}({_empty(value)})")
     tensors, ties = _shared(module)
     body += [f"self.{again} = self.{first}" for again, first in ties.items()]
     head, lines = _forward(module)
@@ -95,7 +94,6 @@ def module_source(module: fx.GraphModule) -> tuple[str, dict[str, Tensor]]:
         body="\n        ".join(body),
         head=head,
         lines="\n        ".join(lines),
-        tied=sorted(ties),
     )
     return source, tensors
 
@@ -120,13 +118,11 @@ def load(path=Path(__file__).with_name("model.safetensors")):
     from safetensors.torch import load_file
 
     model = Model()
-    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    assert not unexpected and set(missing) <= set(TIED), (missing, unexpected)
+    with torch.no_grad():
+        for name, value in load_file(path).items():
+            owner, _, own = name.rpartition(".")
+            getattr(model.get_submodule(owner), own).copy_(value)
     return model.eval()
-
-
-# Second names of shared tensors: the file has each once.
-TIED = {tied}
 '''
 
 # Names in the text that are not local variables of forward.
@@ -200,16 +196,19 @@ class _Expressions:
         raise TypeError(f"{value!r} cannot be written as source")
 
 
+def _empty(value: Tensor) -> str:
+    return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
+
+
 def _constructor(module: nn.Module, name: str) -> str:
     """The call that makes a module: every argument is an attribute of the same name."""
     kind = type(module)
     plain = kind is getattr(nn, kind.__name__, None)
     arguments = []
     for parameter in inspect.signature(kind.__init__).parameters.values():
-        if parameter.name in ("self", "device", "dtype") or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
+        if parameter.name in ("self", "device", "dtype") or parameter.name.startswith("_"):
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if not hasattr(module, parameter.name):
             raise TypeError(
@@ -223,6 +222,8 @@ def _constructor(module: nn.Module, name: str) -> str:
             continue
         if isinstance(value, nn.Module):
             text = _constructor(value, f"{name}.{parameter.name}")
+        elif isinstance(value, Tensor):  # its values are among those that are loaded
+            text = _empty(value)
         else:
             text = _Expressions().text(value)
         positional = plain and parameter.default is parameter.empty
@@ -241,11 +242,14 @@ def _class_name(kind: type) -> str:
 
 
 def _shared(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """State under the first name of each tensor, and the other names with their first."""
+    """Parameters and buffers under the first name of each, and the other names with their first."""
     first: dict[int, str] = {}
     ties: dict[str, str] = {}
     tensors: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
+    for name, tensor in (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ):
         if id(tensor) in first:
             ties[name] = first[id(tensor)]
         else:

@@ -168,6 +168,7 @@ class LayerNorm(nn.Module):
         self, size: int, axis: int, eps: float, output_mean_var: bool, device: Any = None
     ) -> None:
         super().__init__()
+        self.size = size
         self.axis = axis
         self.eps = eps
         self.output_mean_var = output_mean_var
