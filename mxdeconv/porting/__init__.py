@@ -5,13 +5,14 @@
     print(porting.compare(module, "recorded.npz"))  # against what MXNet computed
 
 `params` reads and writes MXNet's files of arrays, `symbol` its graphs, `operators` is the table of
-what each of its operators becomes; `compare`, `convert` and `cli` are what users do with a port.
+what each of its operators becomes; `comparison`, `conversion` and `cli` are what users do with a
+port.
 """
 
 from mxdeconv.porting.agreement import Agreement
 from mxdeconv.porting.checkpoint import load_checkpoint
-from mxdeconv.porting.compare import Comparison, compare
-from mxdeconv.porting.convert import ConversionError, Converted, convert
+from mxdeconv.porting.comparison import Comparison, compare
+from mxdeconv.porting.conversion import ConversionError, Converted, convert
 from mxdeconv.porting.module import PortedModule, parameter_groups
 from mxdeconv.porting.params import Params, ParamsError, load_params, save_params
 from mxdeconv.porting.symbol import (

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import mxdeconv
 from mxdeconv.porting.checkpoint import checkpoint_files, load_checkpoint
-from mxdeconv.porting.compare import compare, recorded_shapes
-from mxdeconv.porting.convert import ConversionError, convert
+from mxdeconv.porting.comparison import compare, recorded_shapes
+from mxdeconv.porting.conversion import ConversionError, convert
 from mxdeconv.porting.inspection import inspect
 from mxdeconv.porting.symbol import PortingError
 

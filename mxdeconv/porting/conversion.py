@@ -14,14 +14,14 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
 
 from mxdeconv.porting import folder
 from mxdeconv.porting.agreement import Agreement, table
-from mxdeconv.porting.compare import agree_all, notes_of
+from mxdeconv.porting.comparison import agree_all, notes_of
 from mxdeconv.porting.source import Progress
 from mxdeconv.porting.standard import standard
 
@@ -75,8 +75,6 @@ def convert(
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         exported = _export(plain, arguments, dynamic_batch)
-        if dynamic_batch:  # what was said of every size is checked at another one
-            arguments = {name: torch.cat((value, value)) for name, value in arguments.items()}
         if path.suffix == ".pt2":
             _write_pt2(exported, path)
             how = "read back and run in a new interpreter without mxdeconv"
@@ -133,11 +131,14 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
 def _export(
     module: fx.GraphModule, arguments: Mapping[str, Tensor], dynamic_batch: bool
 ) -> torch.export.ExportedProgram:
-    axes: Any = None
+    values, axes = list(arguments.values()), None
     if dynamic_batch:
-        axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in arguments)
+        # of twice the size: torch takes a size of 1 for a constant, and the check is then run
+        # with another size than the export
+        values = [torch.cat((value, value)) for value in values]
+        axes = tuple([{0: torch.export.Dim.DYNAMIC} for _ in values])
     with torch.no_grad():
-        return torch.export.export(module, tuple(arguments.values()), dynamic_shapes=axes)
+        return torch.export.export(module, tuple(values), dynamic_shapes=axes)
 
 
 def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -185,8 +186,14 @@ assert all(torch.equal(there[name], here[name]) for name in here), "other values
 
 def _run(arguments: list[str], path: Path) -> None:
     """Run code, the first of the arguments, in an interpreter of its own."""
+    here = str(Path(__file__).parents[2])  # for a folder, which needs this mxdeconv
+    paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-c", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -100,10 +101,21 @@ def compare(
 
     forced = _section(recorded, "node")
     nodes = _compare_nodes(module, arguments, forced, slack) if forced else []
-    results = _compare_outputs(module, arguments, outputs, slack)
-    training = _section(recorded, "out_grad")
-    gradients = _compare_training(module, arguments, recorded, slack) if training else []
+    try:
+        results = _compare_outputs(module, arguments, outputs, slack)
+        training = _section(recorded, "out_grad")
+        gradients = _compare_training(module, arguments, recorded, slack) if training else []
+    except RuntimeError as error:
+        if all(result.agrees for result in nodes):
+            raise
+        # a node of the wrong shape, which is in the report, stops the rest
+        reason = f"not computed: {str(error).splitlines()[0]}"
+        return Comparison(nodes, [_without_numbers("outputs", reason)], [])
     return Comparison(nodes, results, gradients)
+
+
+def _without_numbers(name: str, reason: str) -> Agreement:
+    return Agreement(name, "", (), math.nan, math.nan, math.inf, reason)
 
 
 def notes_of(module: fx.GraphModule) -> Mapping[str, Any]:
@@ -172,8 +184,7 @@ def _compare_nodes(
             target = forced.get(outputs.get(node.name, ""))
             if target is not None and isinstance(value, Tensor):
                 results[node.name] = value
-                if target.shape == value.shape:
-                    value = runner.take(target.to(value.dtype))
+                value = runner.take(target.to(value.dtype))
             runner.env[node] = value
         return results
 
