@@ -84,6 +84,10 @@ class BatchNorm(_BatchNorm):
             torch.backends.cudnn.enabled,
         )
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        # torch's adds num_batches_tracked where a file (a .safetensors) has no version
+        nn.Module._load_from_state_dict(self, *arguments)  # type: ignore[no-untyped-call]
+
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
@@ -164,6 +168,7 @@ class LayerNorm(nn.Module):
         self, size: int, axis: int, eps: float, output_mean_var: bool, device: Any = None
     ) -> None:
         super().__init__()
+        self.size = size
         self.axis = axis
         self.eps = eps
         self.output_mean_var = output_mean_var
