@@ -19,7 +19,7 @@ from torch import Tensor
 from mxdeconv import spec
 
 if TYPE_CHECKING:
-    from mxdeconv.porting.graph import PortedModule
+    from mxdeconv.porting.module import PortedModule
 
 VARIABLE = "null"
 

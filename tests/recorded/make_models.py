@@ -1,3 +1,4 @@
+# ruff: noqa: B905 MXNet's environment may be an old Python
 """Record what MXNet 1.9.1 computes for whole models with Deconvolution.
 
     python3 -m venv gluoncv-env
@@ -115,6 +116,8 @@ def record(name: str) -> None:
         for number, output in enumerate(outputs):
             results[f"train_output:{number}"] = output.asnumpy()
         for key, array in gradients.items():
+            if model.wrong_gradients and key.endswith(model.wrong_gradients):
+                continue
             if array.size <= LARGEST_GRADIENT and not key.endswith("label"):
                 results[f"grad:{key}"] = array.asnumpy()
         for key, array in executor.aux_dict.items():
@@ -168,7 +171,7 @@ def main() -> None:
                 record(name)
         return
     os.environ["MXNET_MKLDNN_ENABLED"] = "0"
-    os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
+    os.environ.update(MXNET_STORAGE_FALLBACK_LOG_VERBOSE="0", MXNET_SUBGRAPH_BACKEND="NONE")
     from mxnet_models import MODELS
 
     for name in options.names or MODELS:  # each in a process of its own: the path is chosen once

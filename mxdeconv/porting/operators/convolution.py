@@ -65,7 +65,7 @@ def deconvolution(attributes: Attributes) -> Operation:
 
 def _parse(attributes: Attributes, *, no_bias: bool) -> spec.Attributes:
     given: dict[str, Any] = {"no_bias": no_bias}
-    names = spec.ATTRIBUTES
+    names: tuple[str, ...] = spec.ATTRIBUTES
     if not no_bias:  # Convolution, which has not all of them
         names = tuple([name for name in names if name not in ("adj", "target_shape")])
     for name in names:

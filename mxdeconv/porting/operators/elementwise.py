@@ -418,13 +418,14 @@ class Constant(torch.nn.Module):
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
+        self.value: Tensor
         self.register_buffer("value", value, persistent=False)
 
     def forward(self) -> Any:
         return self.value
 
     def extra_repr(self) -> str:
-        return f"shape={tuple(self.value.shape)}, dtype={self.value.dtype}"  # type: ignore[operator]
+        return f"shape={tuple(self.value.shape)}, dtype={self.value.dtype}"
 
 
 def arange(

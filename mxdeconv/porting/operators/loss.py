@@ -53,7 +53,9 @@ class _Loss(nn.Module):
         with torch.no_grad():
             output = self.predict(data)
             gradient = self.gradient(output, label)
-        result: Tensor = _WithGradient.apply(data, output, gradient, self.scaled)
+        result: Tensor = _WithGradient.apply(  # type: ignore[no-untyped-call]
+            *(data, output, gradient, self.scaled)
+        )
         return result
 
 
@@ -192,7 +194,9 @@ class MakeLoss(nn.Module):
             elif self.normalization == "valid":
                 scale = scale / (data > self.valid_thresh).sum().clamp(min=1)
             gradient = torch.ones_like(data) * scale
-        result: Tensor = _WithGradient.apply(data, data.detach(), gradient, False)
+        result: Tensor = _WithGradient.apply(  # type: ignore[no-untyped-call]
+            *(data, data.detach(), gradient, False)
+        )
         return result
 
     def extra_repr(self) -> str:
