@@ -86,7 +86,7 @@ class BatchNorm(_BatchNorm):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         # torch's adds num_batches_tracked where a file (a .safetensors) has no version
-        nn.Module._load_from_state_dict(self, *arguments)  # type: ignore[no-untyped-call]
+        nn.Module._load_from_state_dict(self, *arguments)
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
