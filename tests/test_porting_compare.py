@@ -1,4 +1,4 @@
-"""compare: a port that is right agrees with what MXNet recorded, one that is wrong is told where."""
+"""compare: a right port agrees with what MXNet recorded, of a wrong one it says where."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_folder_without_shapes_compares_weights(tmp_path: Path) -> None:
 
 
 def test_source_with_shared_and_nameless_things(tmp_path: Path) -> None:
-    """One weight of two layers is saved once; a node may be called torch; arrays the graph makes."""
+    """One weight of two layers is saved once; a node may be called torch; made arrays."""
     up = {"op": "Deconvolution", "kernel": "(2,)", "num_filter": 2}
     text = symbol(
         variable("data"),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
-from mxdeconv.porting import folder
+from mxdeconv.porting import folder, onnx_operators
 from mxdeconv.porting.agreement import Agreement, table
 from mxdeconv.porting.comparison import agree_all, notes_of
 from mxdeconv.porting.source import Progress
@@ -224,7 +224,12 @@ def _write_onnx(exported: torch.export.ExportedProgram, path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(exported, dynamo=True, verbose=False)
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=onnx_operators.translations(),
+            )
     finally:
         logger.setLevel(level)
     assert program is not None

@@ -61,7 +61,7 @@ def inspect(
         count = sum(tensor.numel() for tensor in params.values())
         size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in params.values())
         summary.append(
-            f"{params_file}: {len(params)} arrays, {count:,} numbers, {size_bytes / 2**20:,.1f} MiB"
+            f"{params_file}: {len(params)} arrays, {count:,} numbers, {_show_bytes(size_bytes)}"
         )
         summary += _mismatches(symbol, params)
     if why_not:
@@ -73,6 +73,11 @@ def inspect(
         _deconvolution_rows(symbol, shapes),
         problems,
     )
+
+
+def _show_bytes(size_bytes: int) -> str:
+    unit, name = (2**20, "MiB") if size_bytes >= 2**20 else (2**10, "KiB")
+    return f"{size_bytes / unit:,.1f} {name}"
 
 
 def _shapes(

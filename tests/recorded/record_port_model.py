@@ -1,10 +1,10 @@
-"""Make the checkpoint of examples/port_model.py and docs/porting.md with MXNet 1.9.1, and record it.
+"""Make and record the checkpoint of examples/port_model.py and docs/porting.md with MXNet 1.9.1.
 
     mxnet-env/bin/python tests/recorded/record_port_model.py    # see record_mxnet.py for mxnet-env
 
 writes examples/data/port_model-symbol.json, port_model-0000.params and port_model.npz: a small
-U-Net that marks discs in noisy pictures of 27x33 pixels. Its Deconvolution meets the skip connection
-with a target_shape, as in FCN-xs and U-Net ports to odd sizes; its weights are random.
+U-Net that marks discs in noisy pictures of 27x33 pixels. Its Deconvolution meets the skip
+connection with a target_shape, for the odd size; its weights are random.
 """
 
 from __future__ import annotations
