@@ -12,19 +12,20 @@ import re
 from collections.abc import Container
 
 _ESCAPE = re.compile(r"_u([0-9a-f]+)_")
+_EMPTY = "_u_"
 _LOOKS_ESCAPED = re.compile(r"_u[0-9a-f]")
 
 
 def to_identifier(name: str, reserved: Container[str] = ()) -> str:
     """An identifier that `from_identifier` turns back into `name`."""
     if not name:
-        return "_u_"
+        return _EMPTY
     parts = []
     for position, character in enumerate(name):
         plain = character.isascii() and (character.isalnum() or character == "_")
         if position == 0 and (character.isdigit() or keyword.iskeyword(name) or name in reserved):
             plain = False
-        if _LOOKS_ESCAPED.match(name, position):
+        if _LOOKS_ESCAPED.match(name, position) or name == _EMPTY:
             plain = False
         parts.append(character if plain else f"_u{ord(character):x}_")
     return "".join(parts)
@@ -32,6 +33,6 @@ def to_identifier(name: str, reserved: Container[str] = ()) -> str:
 
 def from_identifier(identifier: str) -> str:
     """The name of which `to_identifier` made `identifier`."""
-    if identifier == "_u_":
+    if identifier == _EMPTY:
         return ""
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), identifier)

@@ -2,7 +2,9 @@
 
 from mxdeconv.porting.operators import (
     activation,
+    constant,
     convolution,
+    cutting,
     elementwise,
     indexing,
     linear,
@@ -11,13 +13,16 @@ from mxdeconv.porting.operators import (
     pooling,
     reduction,
     shape,
+    unary,
 )
 from mxdeconv.porting.operators.table import OPERATORS
 
 __all__ = [
     "OPERATORS",
     "activation",
+    "constant",
     "convolution",
+    "cutting",
     "elementwise",
     "indexing",
     "linear",
@@ -26,4 +31,5 @@ __all__ = [
     "pooling",
     "reduction",
     "shape",
+    "unary",
 ]

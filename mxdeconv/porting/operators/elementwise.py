@@ -7,18 +7,17 @@ equal values to one side.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from mxdeconv.porting.attributes import DTYPES, Attributes
-from mxdeconv.porting.operators.table import Function, Layer, Operation, operator
+from mxdeconv.porting.attributes import Attributes
+from mxdeconv.porting.operators.table import Function, Operation, operator
 
 Number: TypeAlias = "Tensor | float"
+_N = TypeVar("_N")
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
@@ -87,10 +86,11 @@ def _numbers(truth: Any, like: Tensor) -> Tensor:
     return result
 
 
-def _like(data: Tensor, value: Any) -> Any:
+def _like(data: Tensor, value: _N) -> _N:
     """A number as MXNet converts it to the dtype of the tensor first."""
-    whole = not (isinstance(value, Tensor) or data.dtype.is_floating_point)
-    return int(value) if whole else value
+    if isinstance(value, Tensor) or data.dtype.is_floating_point:
+        return value
+    return cast(_N, int(cast(float, value)))
 
 
 _BINARY: dict[str, Callable[..., Tensor]] = {
@@ -229,13 +229,23 @@ _SCALAR: dict[str, tuple[Callable[..., Tensor], str]] = {
 }
 
 
+_PLAIN: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
+    add_scalar: torch.add,
+    subtract_scalar: torch.sub,
+    multiply_scalar: torch.mul,
+}
+
+
 def _with_scalar(function: Callable[..., Tensor]) -> Callable[[Attributes], Operation]:
     key = "b" if function.__name__ in _BINARY else "scalar"
 
     def read(attributes: Attributes) -> Operation:
         attributes.need_inputs(1)
         attributes.ignore("is_int")
-        return Function(function, {key: attributes.number("scalar", 1.0)})
+        scalar = attributes.number("scalar", 1.0)
+        if function in _PLAIN and scalar.is_integer():  # of one meaning for every dtype
+            return Function(_PLAIN[function], {"other": int(scalar)})
+        return Function(function, {key: scalar})
 
     return read
 
@@ -244,144 +254,7 @@ for _name, (_function, _old_name) in _SCALAR.items():
     operator(_name, _old_name)(_with_scalar(_function))
 
 
-# Of one tensor ----------------------------------------------------------------------------------
-
-
-def round_half_away(data: Tensor) -> Tensor:
-    """Halves away from zero, where torch.round takes the even neighbour."""
-    return torch.trunc(data + torch.where(data < 0, -0.5, 0.5)) if _small(data) else data
-
-
-def _small(data: Tensor) -> bool:
-    return data.dtype.is_floating_point
-
-
-def round_half_down(data: Tensor) -> Tensor:
-    """rint: halves to the smaller neighbour."""
-    below, above = torch.floor(data), torch.ceil(data)
-    return torch.where(data - below <= above - data, below, above)
-
-
-def rsqrt(data: Tensor) -> Tensor:
-    return torch.rsqrt(data)
-
-
-def cbrt(data: Tensor) -> Tensor:
-    return torch.sign(data) * data.abs() ** (1 / 3)
-
-
-def rcbrt(data: Tensor) -> Tensor:
-    return 1 / cbrt(data)
-
-
-def gamma(data: Tensor) -> Tensor:
-    """The gamma function; its sign alternates between the negative integers."""
-    negative = (data < 0) & (torch.floor(data).remainder(2) != 0)
-    return torch.where(negative, -1.0, 1.0) * torch.exp(torch.lgamma(data))
-
-
-def logical_not(data: Tensor) -> Tensor:
-    return (data == 0).to(data.dtype)
-
-
-def softsign(data: Tensor) -> Tensor:
-    return data / (1 + data.abs())
-
-
-def identity(data: Tensor, *others: Tensor) -> Tensor:
-    return data.view_as(data)
-
-
-def block_grad(data: Tensor) -> Tensor:
-    return data.detach()
-
-
-_UNARY: dict[str, Callable[..., Tensor]] = {
-    **{
-        name: getattr(torch, name)
-        for name in (
-            *("abs", "sign", "ceil", "floor", "trunc", "square", "sqrt", "exp", "log", "log10"),
-            *("log2", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sigmoid"),
-            *("erf", "erfinv", "reciprocal", "relu", "rsqrt"),
-        )
-    },
-    **{
-        f"arc{name}": getattr(torch, f"a{name}")
-        for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")
-    },
-    "negative": torch.neg,
-    "_np_negative": torch.neg,
-    "fix": torch.trunc,
-    "round": round_half_away,
-    "rint": round_half_down,
-    "cbrt": cbrt,
-    "rcbrt": rcbrt,
-    "gamma": gamma,
-    "gammaln": torch.lgamma,
-    "digamma": torch.digamma,
-    "degrees": torch.rad2deg,
-    "radians": torch.deg2rad,
-    "logical_not": logical_not,
-    "softsign": softsign,
-    "_copy": identity,
-    "identity": identity,
-    "BlockGrad": block_grad,
-    "stop_gradient": block_grad,
-    "_identity_with_attr_like_rhs": identity,
-}
-
-
-def _unary(function: Callable[..., Tensor], inputs: int) -> Callable[[Attributes], Operation]:
-    def read(attributes: Attributes) -> Operation:
-        attributes.need_inputs(inputs)
-        return Function(function)
-
-    return read
-
-
-for _name, _function in _UNARY.items():
-    operator(_name)(_unary(_function, 2 if _name == "_identity_with_attr_like_rhs" else 1))
-
-
-@operator("clip")
-def clip(attributes: Attributes) -> Operation:
-    keywords = {"min": attributes.number("a_min"), "max": attributes.number("a_max")}
-    return Function(torch.clamp, keywords)
-
-
-def smooth_l1(data: Tensor, scalar: float) -> Tensor:
-    """Quadratic within 1 / scalar**2 of zero, linear outside."""
-    square = scalar * scalar
-    size = data.abs()
-    return torch.where(size < 1 / square, 0.5 * square * data * data, size - 0.5 / square)
-
-
-@operator("smooth_l1")
-def smooth_l1_operator(attributes: Attributes) -> Operation:
-    return Function(smooth_l1, {"scalar": attributes.number("scalar", 1.0)})
-
-
-def hard_sigmoid(data: Tensor, alpha: float, beta: float) -> Tensor:
-    return F.hardtanh(alpha * data + beta, 0.0, 1.0)  # flat on its bounds, unlike clamp
-
-
-@operator("hard_sigmoid")
-def hard_sigmoid_operator(attributes: Attributes) -> Operation:
-    keywords = {"alpha": attributes.number("alpha", 0.2), "beta": attributes.number("beta", 0.5)}
-    return Function(hard_sigmoid, keywords)
-
-
-def cast(data: Tensor, dtype: torch.dtype) -> Tensor:
-    return data.to(dtype)
-
-
-@operator("Cast", "cast", "amp_cast")
-def cast_operator(attributes: Attributes) -> Operation:
-    return Function(cast, {"dtype": attributes.dtype("dtype", None) or _no_dtype()})
-
-
-def _no_dtype() -> torch.dtype:
-    raise ValueError(f"dtype must be one of {', '.join(DTYPES)}")
+# Of several ------------------------------------------------------------------------------------
 
 
 def add_n(tensors: list[Tensor]) -> Tensor:
@@ -408,79 +281,3 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def where_operator(attributes: Attributes) -> Operation:
     attributes.need_inputs(3)
     return Function(where)
-
-
-# Without inputs ---------------------------------------------------------------------------------
-
-
-class Constant(torch.nn.Module):
-    """A tensor that the graph makes itself: arange, zeros, ones. It moves with the module."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", value, persistent=False)
-
-    def forward(self) -> Any:
-        return self.value
-
-    def extra_repr(self) -> str:
-        return f"shape={tuple(self.value.shape)}, dtype={self.value.dtype}"
-
-
-def arange(
-    start: float, stop: float | None, step: float, repeat: int, dtype: torch.dtype
-) -> Tensor:
-    """MXNet's arange: without a stop from 0 to start; each value `repeat` times."""
-    if stop is None:
-        start, stop = 0.0, start
-    count = max(math.ceil((stop - start) / step), 0)
-    values = start + step * torch.arange(count, dtype=torch.float64)
-    return values.repeat_interleave(repeat).to(dtype)
-
-
-@operator("_arange", "_npi_arange")
-def arange_operator(attributes: Attributes) -> Operation:
-    start, stop = attributes.number("start"), attributes.optional_number("stop")
-    step, repeat = attributes.number("step", 1.0), attributes.integer("repeat", 1, minimum=1)
-    dtype = attributes.dtype("dtype", "float32") or torch.float32
-    attributes.ignore("ctx")
-    if attributes.flag("infer_range", False):
-        raise ValueError("infer_range must be False: the length depends on where it is used")
-    if step == 0:
-        raise ValueError("step must not be 0")
-    return Layer(lambda shapes: Constant(arange(start, stop, step, repeat, dtype)))
-
-
-def _filled(attributes: Attributes, value: float) -> Operation:
-    shape = attributes.ints("shape", ())
-    dtype = attributes.dtype("dtype", "float32")
-    attributes.ignore("ctx")
-    if not shape or min(shape) < 1:
-        raise ValueError(f"shape must be known, with sizes of at least 1, got {shape}")
-    return Layer(lambda shapes: Constant(torch.full(shape, value, dtype=dtype)))
-
-
-@operator("_zeros")
-def zeros(attributes: Attributes) -> Operation:
-    return _filled(attributes, 0)
-
-
-@operator("_ones")
-def ones(attributes: Attributes) -> Operation:
-    return _filled(attributes, 1)
-
-
-@operator("_full")
-def full(attributes: Attributes) -> Operation:
-    return _filled(attributes, attributes.number("value"))
-
-
-@operator("_eye")
-def eye(attributes: Attributes) -> Operation:
-    rows, columns = attributes.integer("N", minimum=1), attributes.integer("M", 0)
-    offset = attributes.integer("k", 0)
-    dtype = attributes.dtype("dtype", "float32")
-    attributes.ignore("ctx")
-    value = torch.ones(rows, columns or rows).triu(offset).tril(offset).to(dtype)
-    return Layer(lambda shapes: Constant(value))

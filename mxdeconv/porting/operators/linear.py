@@ -53,7 +53,7 @@ def dot(lhs: Tensor, rhs: Tensor, transpose_a: bool = False, transpose_b: bool =
         lhs = lhs.movedim(0, -1)
     if transpose_b:
         rhs = rhs.movedim(-1, 0)
-    product = torch.tensordot(lhs, rhs, dims=([lhs.dim() - 1], [0]))
+    product: Tensor = torch.tensordot(lhs, rhs, dims=([lhs.dim() - 1], [0]))
     return product.reshape(1) if product.dim() == 0 else product
 
 

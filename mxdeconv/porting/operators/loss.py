@@ -79,9 +79,9 @@ class SoftmaxOutput(_Loss):
         return torch.softmax(data.flatten(1), 1).reshape(data.shape)
 
     def gradient(self, output: Tensor, label: Tensor) -> Tensor:
-        scale = self.options["grad_scale"]
+        scale: float = self.options["grad_scale"]
         if label.shape == output.shape:
-            return (output - label) * scale
+            return torch.mul(output - label, scale)
         if self.options["multi_output"]:
             flat = output.flatten(2).movedim(1, -1)  # N, positions, classes
         elif self.options["preserve_shape"]:
@@ -89,7 +89,7 @@ class SoftmaxOutput(_Loss):
         else:
             flat = output.flatten(1).unsqueeze(0)
         labels = label.reshape(flat.shape[:-1])
-        result = (flat - self._targets(flat, labels)) * self._scale(labels)
+        result = torch.mul(flat - self._targets(flat, labels), self._scale(labels))
         if self.options["use_ignore"]:
             ignored = labels.to(flat.dtype) == self.options["ignore_label"]
             result = result.masked_fill(ignored.unsqueeze(-1), 0.0)
