@@ -17,10 +17,11 @@ from torch import Tensor
 from mxdeconv.porting import compare, convert, load_symbol
 from mxdeconv.porting.folder import module_source
 
-sys.path.insert(0, str(Path(__file__).parent))
-from model_values import draw_head_gradient
-from test_models_against_mxnet import FILES, Recorded
-from test_operators_against_mxnet import CASES, draw
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "recorded")]
+from model_values import draw_head_gradient  # noqa: E402
+from test_models_against_mxnet import FILES, Recorded  # noqa: E402
+from test_operators_against_mxnet import CASES, draw  # noqa: E402
 
 #: Converted to .pt2 and .onnx by default; the others with --slow, which takes minutes.
 QUICK = ("vaegan", "vnet")

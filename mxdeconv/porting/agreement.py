@@ -30,7 +30,7 @@ from torch import Tensor
 from mxdeconv.porting.source import show_shape
 
 SLACK = 8.0
-#: Rounding beyond this many eps of the largest number is noise: half of the digits are gone.
+#: Where rounding and the distance are beyond this many eps of the largest number, it is noise.
 NOISE_EPS = 2.0**12
 #: Moving counts for at most this many eps of it: it may exchange scores that rounding does not.
 MOVED_EPS = 2.0**4
@@ -105,7 +105,7 @@ def agree(
             by_moving = float((each - exact).abs().max())
             rounding = max(rounding, min(by_moving, MOVED_EPS * eps * largest))
         allowed = slack * (rounding + eps * exact.abs())
-        noise = rounding > NOISE_EPS * eps * largest > 0
+        noise = min(rounding, max_abs) > NOISE_EPS * eps * largest > 0
     shares = torch.where(distance == 0, 0.0, distance / allowed)
     max_rel = max_abs / largest if largest else 0.0
     return outcome(max_abs, max_rel, float(shares.max()))._replace(noise=noise)
