@@ -89,6 +89,7 @@ class Builder:
         #: every place of a parameter: (module, attribute, key in state_dict)
         self.places: dict[int, list[tuple[nn.Module, str, str]]] = {}
         self.constants: list[tuple[nn.Module, str, float]] = []
+        self._taken: set[str] = set()
         self._modules: dict[Any, tuple[str, nn.Module]] = {}
         self.meta: dict[str, Any] = {
             "inputs": {},
@@ -219,10 +220,10 @@ class Builder:
         """An attribute of the module that is free."""
         identifier = to_identifier(name, _RESERVED)
         candidate, number = identifier, 1
-        taken = {node.name for node in self.graph.nodes}
-        while candidate in taken or hasattr(self.root, candidate):
+        while candidate in self._taken or hasattr(self.root, candidate):
             number += 1
             candidate = f"{identifier}_{number}"
+        self._taken.add(candidate)
         return candidate
 
     def _value(self, entry: tuple[int, int]) -> torch.fx.Node:
