@@ -148,6 +148,22 @@ def test_all_problems_are_listed_at_once() -> None:
     assert all(name in str(caught.value) for name in expected)
 
 
+def test_outputs_that_a_port_does_not_have() -> None:
+    graph = Graph()
+    drop = graph.node("Dropout", "drop", graph.variable("data"))
+    text = graph.text(graph.node("relu", "r", [drop[0], 1, 0]))
+    problems = symbol.unsupported(symbol.parse_symbol(text))
+    assert problems == [("drop", "Dropout", "output 1 is not supported")]
+
+
+def test_operators_without_attributes_may_carry_any() -> None:
+    """As in MXNet: Gluon writes a dtype to zeros_like, which has none."""
+    graph = Graph()
+    data = graph.variable("data")
+    nodes = [graph.node(op, op, data, dtype="int64") for op in ("zeros_like", "relu", "Flatten")]
+    assert symbol.unsupported(symbol.parse_symbol(graph.text(*nodes))) == []
+
+
 def test_placement_and_hidden_attributes_are_no_problem() -> None:
     graph = Graph()
     attrs = {"act_type": "relu", "__layout__": "NCHW", "ctx_group": "dev1", "force_mirroring": "1"}
@@ -165,6 +181,7 @@ def test_placement_and_hidden_attributes_are_no_problem() -> None:
         ({"conv_weight": (4, 3, 3, 3)}, {"data": (1, 2, 4, 4)}, r"conv \(Convolution\): "),
         ({"conv_weight": (4, 3, 3, 3), "more": (1,)}, None, "got also more"),
         (None, None, "conv_weight cannot be inferred"),
+        ({"arg:conv_weight": (1,), "conv_weight": (1,)}, None, "each parameter once"),
     ],
 )
 def test_bad_parameters_are_named(params: Any, inputs: Any, message: str) -> None:

@@ -767,6 +767,7 @@ def _losses() -> None:
     for op in ("LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput"):
         _add(op, {**_data(4, 3), "label": ((4, 3), "normal")}, {}, scale, frozen=("label",))
         _add(op, {**_data(4, 1), "label": ((4,), "normal")}, {}, frozen=("label",))
+    _add("make_loss", _data(3, 4))
     _add(
         "MakeLoss",
         _data(3, 4, kind="halves"),

@@ -170,6 +170,7 @@ operator("argmin")(_arg("argmin"))
 
 @operator("argmax_channel")
 def argmax_channel(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(arg_extreme, {"kind": "argmax", "axis": 1, "keepdims": False})
 
 

@@ -82,6 +82,7 @@ def reshape_operator(attributes: Attributes) -> Operation:
 
 @operator("Flatten", "flatten")
 def flatten(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Layer(lambda shapes: nn.Flatten())
 
 
@@ -213,19 +214,15 @@ def reshape_like_operator(attributes: Attributes) -> Operation:
     return Function(reshape_like, {key: r for key, r in ranges.items() if r != (0, None)})
 
 
-def _without_dtype(attributes: Attributes) -> None:
-    attributes.ignore("dtype")  # Gluon hands one on; the operators have none and do not read it
-
-
 @operator("zeros_like")
 def zeros_like(attributes: Attributes) -> Operation:
-    _without_dtype(attributes)
+    attributes.ignore_all()  # Gluon hands a dtype on, which MXNet does not read
     return Function(torch.zeros_like)
 
 
 @operator("ones_like")
 def ones_like(attributes: Attributes) -> Operation:
-    _without_dtype(attributes)
+    attributes.ignore_all()  # Gluon hands a dtype on, which MXNet does not read
     return Function(torch.ones_like)
 
 
@@ -235,6 +232,7 @@ def shape_array(data: Tensor) -> Tensor:
 
 @operator("shape_array")
 def shape_array_operator(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(shape_array)
 
 
@@ -244,6 +242,7 @@ def size_array(data: Tensor) -> Tensor:
 
 @operator("size_array")
 def size_array_operator(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(size_array)
 
 
@@ -299,4 +298,5 @@ def divide_by_root(data: Tensor) -> Tensor:
 
 @operator("_contrib_div_sqrt_dim")
 def divide_by_root_operator(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(divide_by_root)
