@@ -1,4 +1,4 @@
-"""Carry a whole model over from MXNet: checkpoint in, compare, fine-tune, ONNX out. No MXNet needed.
+"""Carry a whole model over from MXNet, without MXNet: load, compare, fine-tune, write ONNX.
 
     python examples/port_model.py                       # some ten seconds
     python examples/port_model.py --prefix my/model --epoch 7 --recorded my/recorded.npz --steps 0

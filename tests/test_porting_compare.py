@@ -174,3 +174,16 @@ def test_a_recording_is_read_without_copies() -> None:
     source = Source(PREFIX.with_name("port_model.npz"), True, 0, None)
     assert bytes(source.buffer[:2]) == b"PK"
     assert load_params(PREFIX.with_name("port_model.npz"), memory_limit=0)["output:0"].numel()
+
+
+def test_symbol_and_parameters_from_files() -> None:
+    """load_symbol with two files is what load_checkpoint does."""
+    symbol, params = (PREFIX.with_name(f"port_model-{n}") for n in ("symbol.json", "0000.params"))
+    assert compare(load_symbol(symbol, params), RECORDED).agrees
+
+
+def test_missing_epochs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="epochs with a file: 0"):
+        load_checkpoint(PREFIX, 3)
+    with pytest.raises(FileNotFoundError, match=r"there is no .*none-symbol\.json"):
+        load_checkpoint(tmp_path / "none")

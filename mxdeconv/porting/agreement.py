@@ -10,9 +10,10 @@ elsewhere, `recorded`, agrees if its distance from `exact` is at most
 at every element, with eps the spacing at 1 of the recorded type (2**-23 for float32). All these
 distances are rounding errors of the same sums in another order, so that their largest values lie
 within a small factor of each other; SLACK is that factor. An attribute read wrongly is hundreds of
-times beyond it. Where rounding is of the size of the values themselves (a sum that cancels, the
-order of two nearly equal scores) any value would agree: such a tensor is marked as noise. `moved` is
-there for tensors of a few numbers, where `ours` can be exact by luck, and counts up to MOVED_EPS.
+times beyond it. `moved` is there for tensors of a few numbers, where `ours` can be exact by luck,
+and counts up to MOVED_EPS. Where rounding is of the size of the values themselves (a sum that
+cancels, the order of two nearly equal scores) any value would agree: such a tensor is marked as
+noise.
 
 Inf and NaN have to be where they are recorded; integers have to be equal.
 """

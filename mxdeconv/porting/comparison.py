@@ -237,6 +237,7 @@ def _compare_training(
                 result[f"grad:{name}"] = torch.zeros_like(tensors[key]) if grad is None else grad
             elif key in states:
                 result[f"train_aux:{name}"] = states[key]
+                result[f"grad:{name}"] = torch.zeros_like(states[key])  # a gamma under fix_gamma
         return result
 
     ours, references = evaluate(module, run)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mxdeconv import spec
+from mxdeconv.porting.params import load_params
 
 if TYPE_CHECKING:
     from mxdeconv.porting.module import PortedModule
@@ -219,7 +220,7 @@ def unsupported(symbol: Symbol) -> list[tuple[str, str, str]]:
 
 def load_symbol(
     json: str | os.PathLike[str],
-    params: Mapping[str, Tensor] | None = None,
+    params: Mapping[str, Tensor] | str | os.PathLike[str] | None = None,
     *,
     inputs: Mapping[str, tuple[int, ...]] | None = None,
     allow_extra: bool = False,
@@ -227,10 +228,10 @@ def load_symbol(
     """The torch.fx.GraphModule that computes what the symbol computes.
 
     `json` is a file or its text. `params` maps MXNet's names, with or without `arg:` and `aux:`,
-    to tensors, which become parameters and buffers without a copy. `inputs` gives shapes of the
-    data, which lets every shape be checked; without `params` it is needed, and parameters are
-    initialized as MXNet would. Parameters that the symbol does not have are an error unless
-    `allow_extra`.
+    to tensors, which become parameters and buffers without a copy, or is the file of them. `inputs`
+    gives shapes of the data, which lets every shape be checked; without `params` it is needed, and
+    parameters are initialized as MXNet would. Parameters that the symbol does not have are an error
+    unless `allow_extra`.
 
     The module is called with its data in the order of the symbol's arguments, or by name; labels
     come last and may be left out at inference. It is in training mode, as a new torch module is.
@@ -239,6 +240,8 @@ def load_symbol(
     """
     from mxdeconv.porting.graph import build
 
+    if isinstance(params, (str, os.PathLike)):
+        params = load_params(params)
     return build(parse_symbol(read_text(json)), params, inputs, allow_extra=allow_extra)
 
 
