@@ -148,6 +148,22 @@ def test_all_problems_are_listed_at_once() -> None:
     assert all(name in str(caught.value) for name in expected)
 
 
+def test_outputs_that_a_port_does_not_have() -> None:
+    graph = Graph()
+    drop = graph.node("Dropout", "drop", graph.variable("data"))
+    text = graph.text(graph.node("relu", "r", [drop[0], 1, 0]))
+    problems = symbol.unsupported(symbol.parse_symbol(text))
+    assert problems == [("drop", "Dropout", "output 1 is not supported")]
+
+
+def test_operators_without_attributes_may_carry_any() -> None:
+    """As in MXNet: Gluon writes a dtype to zeros_like, which has none."""
+    graph = Graph()
+    data = graph.variable("data")
+    nodes = [graph.node(op, op, data, dtype="int64") for op in ("zeros_like", "relu", "Flatten")]
+    assert symbol.unsupported(symbol.parse_symbol(graph.text(*nodes))) == []
+
+
 def test_placement_and_hidden_attributes_are_no_problem() -> None:
     graph = Graph()
     attrs = {"act_type": "relu", "__layout__": "NCHW", "ctx_group": "dev1", "force_mirroring": "1"}
@@ -165,6 +181,7 @@ def test_placement_and_hidden_attributes_are_no_problem() -> None:
         ({"conv_weight": (4, 3, 3, 3)}, {"data": (1, 2, 4, 4)}, r"conv \(Convolution\): "),
         ({"conv_weight": (4, 3, 3, 3), "more": (1,)}, None, "got also more"),
         (None, None, "conv_weight cannot be inferred"),
+        ({"arg:conv_weight": (1,), "conv_weight": (1,)}, None, "each parameter once"),
     ],
 )
 def test_bad_parameters_are_named(params: Any, inputs: Any, message: str) -> None:
@@ -379,3 +396,75 @@ def test_groups_without_multipliers() -> None:
     groups = module.parameter_groups(port, lr=0.1, weight_decay=0.01)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.005), (0.2, 0.0)]
     torch.optim.SGD(groups, lr=0.1).step()
+
+
+@pytest.mark.parametrize(("bias", "groups"), [(True, 1), (False, 2)])
+def test_channels_last_convolution(bias: bool, groups: int) -> None:
+    """MXNet has it on GPUs only: the channels-first one on permuted tensors."""
+    graph = Graph()
+    data, weight = graph.variable("data"), graph.variable("w")
+    more = [graph.variable("b")] if bias else []
+    attrs = {"kernel": "(3, 2)", "stride": "(2, 1)", "pad": "(1, 0)", "dilate": "(1, 2)"}
+    attrs |= {"num_filter": "6", "num_group": str(groups), "layout": "NHWC"}
+    node = graph.node("Convolution", "c", data, weight, *more, no_bias=str(not bias), **attrs)
+    x, w = torch.randn(2, 7, 6, 4), torch.randn(6, 3, 2, 4 // groups)
+    b = torch.randn(6) if bias else None
+    given = {"w": w} if b is None else {"w": w, "b": b}
+    port = symbol.load_symbol(graph.text(node), given, inputs={"data": (2, 7, 6, 4)})
+    plain = nn.functional.conv2d(
+        x.movedim(-1, 1), w.movedim(-1, 1), b, (2, 1), (1, 0), (1, 2), groups
+    )
+    torch.testing.assert_close(port(x), plain.movedim(1, -1))
+    shapes = symbol.infer_shapes(symbol.parse_symbol(graph.text(node)), {"data": (2, 7, 6, 4)})
+    assert shapes["c"] == (tuple(port(x).shape),)
+
+
+def test_channels_last_pooling() -> None:
+    graph = Graph()
+    data = graph.variable("data")
+    attrs = {"kernel": "(2, 2)", "stride": "(2, 2)", "layout": "NHWC"}
+    pooled = graph.node("Pooling", "p", data, pool_type="avg", **attrs)
+    total = graph.node("Pooling", "g", data, global_pool="True", **attrs)
+    port = symbol.load_symbol(graph.text(pooled, total), {})
+    x = torch.randn(1, 4, 6, 3)
+    first = x.movedim(-1, 1)
+    torch.testing.assert_close(port(x)[0], nn.functional.avg_pool2d(first, 2).movedim(1, -1))
+    torch.testing.assert_close(port(x)[1], first.amax((2, 3), keepdim=True).movedim(1, -1))
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("_zeros", {"shape": "(100000, 100000, 100000)"}),
+        ("_arange", {"start": "1e18"}),
+        ("_arange", {"start": "inf"}),
+        ("_eye", {"N": "1000000000"}),
+        ("SliceChannel", {"num_outputs": "1000000000"}),
+    ],
+)
+def test_a_few_letters_cannot_take_all_memory(op: str, attrs: dict[str, str]) -> None:
+    graph = Graph()
+    inputs = [graph.variable("data")] if op == "SliceChannel" else []
+    text = graph.text(graph.node(op, "big", *inputs, **attrs))
+    assert [name for name, _, _ in symbol.unsupported(symbol.parse_symbol(text))] == ["big"]
+
+
+def test_a_long_chain_of_nodes() -> None:
+    graph = Graph()
+    head = graph.variable("data")
+    for _ in range(3000):
+        head = graph.node("_plus_scalar", "same", head, scalar="1")
+    port = symbol.load_symbol(graph.text(head), {})
+    assert port(torch.zeros(2)).tolist() == [3000.0, 3000.0]
+
+
+def test_extremes_keep_infinities() -> None:
+    graph = Graph()
+    head = graph.node("max", "top", graph.variable("data"), axis="1")
+    port = symbol.load_symbol(graph.text(head), {})
+    x = torch.tensor([[1.0, torch.inf], [-torch.inf, -torch.inf]], requires_grad=True)
+    out = port(x)
+    assert out.tolist() == [torch.inf, -torch.inf]
+    out.backward(torch.ones(2))
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0.0, 1.0], [1.0, 1.0]]

@@ -68,6 +68,10 @@ class Attributes:
         """Attributes that do not change what is computed (cudnn_tune, workspace, ...)."""
         self._unread.difference_update(names)
 
+    def ignore_all(self) -> None:
+        """For operators that have no attributes; MXNet lets such nodes carry any."""
+        self._unread.clear()
+
     def ints(self, name: str, default: tuple[int, ...] | _Required = _REQUIRED) -> tuple[int, ...]:
         text = self._text(name)
         value = None if text is None else _tuple(name, text)

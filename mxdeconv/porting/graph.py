@@ -15,16 +15,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mxdeconv.porting import operators
 from mxdeconv.porting.attributes import DTYPES, Attributes
 from mxdeconv.porting.initialize import initial_value
 from mxdeconv.porting.module import PortedModule
 from mxdeconv.porting.names import to_identifier
 from mxdeconv.porting.operators.computed import Computed
 from mxdeconv.porting.operators.table import Function, Layer, Operation
+from mxdeconv.porting.reading import Shape, find_parameters, read_operations
 from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol
-
-Shape = tuple[int, ...]
 
 #: Names that an attribute of the module may not have.
 _RESERVED = frozenset(dir(torch.fx.GraphModule)) | frozenset(
@@ -32,34 +30,6 @@ _RESERVED = frozenset(dir(torch.fx.GraphModule)) | frozenset(
 )
 #: MXNet's numbers of the dtypes, in a variable's `__dtype__`.
 _DTYPE_NUMBERS = (*("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool"),)
-
-
-def read_operations(
-    symbol: Symbol,
-) -> tuple[list[Operation | None], list[tuple[str, str, str]]]:
-    """What each node becomes (None for a variable), and what cannot be ported."""
-    operations: list[Operation | None] = []
-    problems = []
-    for node in symbol.nodes:
-        operation: Operation | None = None
-        if node.op != VARIABLE:
-            try:
-                operation = _read_operation(node)
-            except (TypeError, ValueError) as error:
-                problems.append((node.name, node.op, str(error)))
-        operations.append(operation)
-    return operations, problems
-
-
-def _read_operation(node: Node) -> Operation:
-    find = operators.OPERATORS.get(node.op)
-    if find is None:
-        raise ValueError("the operator is not supported")
-    attributes = Attributes(node.attrs, len(node.inputs))
-    operation = find(attributes)
-    if attributes.unread():
-        raise ValueError(f"unknown attributes: {', '.join(attributes.unread())}")
-    return operation
 
 
 def strip_prefix(name: str) -> str:
@@ -81,6 +51,8 @@ class Builder:
             raise PortingError(problems)
         self.symbol = symbol
         self.params = None if params is None else {strip_prefix(k): v for k, v in params.items()}
+        if params is not None and len(params) != len(self.params or {}):
+            raise ValueError("params must name each parameter once, with arg: and aux: or without")
         self.inputs = None if inputs is None else {k: tuple(v) for k, v in inputs.items()}
         self.graph = torch.fx.Graph()
         self.root = nn.Module()
@@ -89,6 +61,7 @@ class Builder:
         #: every place of a parameter: (module, attribute, key in state_dict)
         self.places: dict[int, list[tuple[nn.Module, str, str]]] = {}
         self.constants: list[tuple[nn.Module, str, float]] = []
+        self._taken: set[str] = set()
         self._modules: dict[Any, tuple[str, nn.Module]] = {}
         self.meta: dict[str, Any] = {
             "inputs": {},
@@ -98,57 +71,11 @@ class Builder:
             "parameters": {},
             "multipliers": {},
         }
-        self.parameters = self._find_parameters()
+        self.parameters, self.labels = find_parameters(
+            *(symbol, self.operations, self.params, self.inputs)
+        )
 
     # Variables ----------------------------------------------------------------------------
-
-    def _slots(self) -> dict[int, tuple[Node, int]]:
-        """Variables that a layer takes as a parameter: the node and the input's position."""
-        slots: dict[int, tuple[Node, int]] = {}
-        for node, operation in zip(self.symbol.nodes, self.operations, strict=True):
-            if isinstance(operation, Layer):
-                for position in operation.parameters:
-                    source = node.inputs[position][0]
-                    if self.symbol.nodes[source].op == VARIABLE:
-                        slots.setdefault(source, (node, position))
-        return slots
-
-    def _labels(self) -> set[int]:
-        """Variables that only losses read, as labels."""
-        readers: dict[int, list[bool]] = {}
-        for node, operation in zip(self.symbol.nodes, self.operations, strict=True):
-            labels = () if operation is None else operation.labels
-            for position, (source, _) in enumerate(node.inputs):
-                readers.setdefault(source, []).append(position in labels)
-        heads = {source for source, _ in self.symbol.heads}
-        return {
-            source
-            for source, as_label in readers.items()
-            if all(as_label) and source not in heads and self.symbol.nodes[source].op == VARIABLE
-        }
-
-    def _find_parameters(self) -> set[int]:
-        """The variables that hold parameters; the others are arguments of forward."""
-        slots, self.labels = self._slots(), self._labels()
-        variables = [n for n, node in enumerate(self.symbol.nodes) if node.op == VARIABLE]
-        given = self.inputs or {}
-        unknown = sorted(set(given) - {self.symbol.nodes[n].name for n in variables})
-        if unknown:
-            raise ValueError(f"inputs must name variables of the symbol, got {', '.join(unknown)}")
-        chosen, missing = set(), []
-        for number in variables:
-            name = self.symbol.nodes[number].name
-            if self.params is not None and name in self.params:
-                chosen.add(number)
-            elif name in given or number in self.labels:
-                continue
-            elif self.params is None and (self.inputs is not None or number in slots):
-                chosen.add(number)
-            elif self.inputs is not None or number in slots:
-                missing.append(name)
-        if missing:
-            raise ValueError(f"params must have a value for {', '.join(missing)}")
-        return chosen
 
     def extra_parameters(self) -> list[str]:
         names = {self.symbol.nodes[number].name for number in self.parameters}
@@ -219,10 +146,10 @@ class Builder:
         """An attribute of the module that is free."""
         identifier = to_identifier(name, _RESERVED)
         candidate, number = identifier, 1
-        taken = {node.name for node in self.graph.nodes}
-        while candidate in taken or hasattr(self.root, candidate):
+        while candidate in self._taken or hasattr(self.root, candidate):
             number += 1
             candidate = f"{identifier}_{number}"
+        self._taken.add(candidate)
         return candidate
 
     def _value(self, entry: tuple[int, int]) -> torch.fx.Node:
@@ -230,9 +157,6 @@ class Builder:
         if self.values[source] is None:
             self._add_root_parameter(source)
         values = self.values[source] or []
-        if output >= len(values):
-            node = self.symbol.nodes[source]
-            raise ValueError(f"output {output} of {node.name} ({node.op}) is not supported")
         return values[output]
 
     def _example(self, entry: tuple[int, int]) -> Tensor | None:
@@ -420,7 +344,9 @@ class Builder:
                 value = initial_value(name, self.symbol.nodes[number].attrs, tuple(made.shape))
             filled: Tensor = value
             if isinstance(made, nn.Parameter):
-                filled = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
+                filled = value
+                if not isinstance(value, nn.Parameter):
+                    filled = nn.Parameter(value, value.is_floating_point())
             for module, attribute, _ in places:
                 setattr(module, attribute, filled)
         for module, attribute, constant in self.constants:

@@ -213,7 +213,7 @@ def _with_moved_notes(nodes: list[Node]) -> list[Node]:
 
 def unsupported(symbol: Symbol) -> list[tuple[str, str, str]]:
     """(node, operator, reason) of every node that cannot be ported."""
-    from mxdeconv.porting.graph import read_operations
+    from mxdeconv.porting.reading import read_operations
 
     return read_operations(symbol)[1]
 

@@ -166,6 +166,13 @@ def _layers() -> None:
     _add("dot", {"lhs": ((4,), "normal"), "rhs": ((4,), "normal")})
     _add("batch_dot", {"lhs": ((2, 3, 4), "normal"), "rhs": ((2, 4, 5), "normal")})
     both = {"transpose_a": True, "transpose_b": True}
+    matrices = {"lhs": ((2, 3, 4), "normal"), "rhs": ((2, 4, 5), "normal")}
+    _add("_linalg_gemm2", matrices, {}, {"alpha": 2.5})
+    _add(
+        "_linalg_gemm2",
+        {"lhs": ((3, 2, 4), "normal"), "rhs": ((4, 2, 5), "normal")},
+        {"axis": 0},
+    )
     _add("batch_dot", {"lhs": ((2, 4, 3), "normal"), "rhs": ((2, 5, 4), "normal")}, both)
 
 
@@ -209,6 +216,8 @@ def _normalizations() -> None:
     _add("LayerNorm", {**_data(2, 4, 3), **affine}, {}, {"eps": 1e-3})
     _add("LayerNorm", {**_data(2, 3, 4), **affine}, {"axis": 1})
     _add("LayerNorm", {**_data(2, 4, 3), **affine}, {"output_mean_var": True}, outputs=3)
+    groups = {"gamma": ((2,), "normal"), "beta": ((2,), "normal")}
+    _add("GroupNorm", {**_data(2, 6, 3, 4), **groups}, {"num_groups": 2})
     modes = [{"mode": mode} for mode in ("instance", "channel", "spatial")]
     _add("L2Normalization", _data(2, 3, 4, 5), {}, *modes, {"eps": 1e-2})
     _add("L2Normalization", _data(2, 5))
@@ -298,6 +307,14 @@ def _poolings() -> None:
         {"pool_type": "max", "global_pool": "1", "kernel": "(2L, 2L)", "pad": (1, 1)},
     )
     _add("Pooling", _data(1, 2, 5, 6), {"pool_type": "lp", "p_value": 3, "kernel": (2, 2)})
+    sizes = {"output_size": 3}, {"output_size": (2, 3)}
+    _add("_contrib_AdaptiveAvgPooling2D", _data(1, 2, 5, 7), {}, *sizes)
+    size = {"height": 7, "width": 4}
+    resized = size, {**size, "align_corners": False}, {"scale_height": 2, "scale_width": 1.5}
+    _add("_contrib_BilinearResize2D", _data(1, 2, 5, 6), *resized)
+    like = {**_data(1, 2, 5, 6), "like": ((1, 3, 8, 9), "normal")}
+    _add("_contrib_BilinearResize2D", like, {"mode": "like"})
+    _add("_contrib_div_sqrt_dim", _data(2, 3, 5))
     for stride in (1, 2, 3):  # MXNet reads three values of pad
         attrs = {
             "kernel": (2,),
@@ -416,6 +433,16 @@ def _shapes() -> None:
         "broadcast_axis", _data(1, 3, 1), {"axis": (0, 2), "size": (2, 4)}, {"axis": 2, "size": 5}
     )
     exact("broadcast_like", {**_data(1, 3, 1), "like": ((2, 3, 4), "normal")})
+    exact(
+        "broadcast_like",
+        {**_data(2, 1, 3), "like": ((5, 7), "normal")},
+        {"lhs_axes": (1,), "rhs_axes": (-1,)},
+    )
+    exact(
+        "reshape_like",
+        {**_data(30, 12), "like": ((4, 2, 2, 3), "normal")},
+        {"lhs_begin": -1, "lhs_end": "None", "rhs_begin": 1, "rhs_end": "None"},
+    )
     exact("reshape_like", {**_data(2, 6), "like": ((3, 4), "normal")})
     for op in ("zeros_like", "ones_like", "shape_array", "size_array"):
         exact(op, _data(2, 3), train=False)
@@ -740,6 +767,7 @@ def _losses() -> None:
     for op in ("LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput"):
         _add(op, {**_data(4, 3), "label": ((4, 3), "normal")}, {}, scale, frozen=("label",))
         _add(op, {**_data(4, 1), "label": ((4,), "normal")}, {}, frozen=("label",))
+    _add("make_loss", _data(3, 4))
     _add(
         "MakeLoss",
         _data(3, 4, kind="halves"),

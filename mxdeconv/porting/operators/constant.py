@@ -26,6 +26,15 @@ class Constant(nn.Module):
         return f"shape={tuple(self.value.shape)}, dtype={self.value.dtype}"
 
 
+#: Of one constant, so that a few letters in a file cannot take all memory.
+_MOST_ENTRIES = 2**28
+
+
+def _check_size(count: int) -> None:
+    if count > _MOST_ENTRIES:
+        raise ValueError(f"a constant must have at most {_MOST_ENTRIES} entries, got {count}")
+
+
 def arange(
     start: float, stop: float | None, step: float, repeat: int, dtype: torch.dtype
 ) -> Tensor:
@@ -33,6 +42,7 @@ def arange(
     if stop is None:
         start, stop = 0.0, start
     count = max(math.ceil((stop - start) / step), 0)
+    _check_size(count * repeat)
     values = start + step * torch.arange(count, dtype=torch.float64)
     return values.repeat_interleave(repeat).to(dtype)
 
@@ -47,7 +57,10 @@ def arange_operator(attributes: Attributes) -> Operation:
         raise ValueError("infer_range must be False: the length depends on where it is used")
     if step == 0:
         raise ValueError("step must not be 0")
-    return Layer(lambda shapes: Constant(arange(start, stop, step, repeat, dtype)))
+    if not all(math.isfinite(number or 0.0) for number in (start, stop, step)):
+        raise ValueError("start, stop and step must be finite")
+    value = arange(start, stop, step, repeat, dtype)
+    return Layer(lambda shapes: Constant(value))
 
 
 def _filled(attributes: Attributes, value: float) -> Operation:
@@ -56,6 +69,7 @@ def _filled(attributes: Attributes, value: float) -> Operation:
     attributes.ignore("ctx")
     if not shape or min(shape) < 1:
         raise ValueError(f"shape must be known, with sizes of at least 1, got {shape}")
+    _check_size(math.prod(shape))
     return Layer(lambda shapes: Constant(torch.full(shape, value, dtype=dtype)))
 
 
@@ -80,5 +94,6 @@ def eye(attributes: Attributes) -> Operation:
     offset = attributes.integer("k", 0)
     dtype = attributes.dtype("dtype", "float32")
     attributes.ignore("ctx")
+    _check_size(rows * max(columns, 1))
     value = torch.ones(rows, columns or rows).triu(offset).tril(offset).to(dtype)
     return Layer(lambda shapes: Constant(value))

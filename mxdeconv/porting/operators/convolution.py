@@ -1,4 +1,4 @@
-"""Convolution, Deconvolution, and UpSampling, which is a Deconvolution when it is bilinear."""
+"""Convolution, Deconvolution, and what enlarges: UpSampling, a Deconvolution if it is bilinear."""
 
 from __future__ import annotations
 
@@ -8,34 +8,39 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mxdeconv import spec
 from mxdeconv.nn import Deconvolution
 from mxdeconv.porting.attributes import Attributes
-from mxdeconv.porting.operators.table import Layer, Operation, Shape, Shapes, known, operator
+from mxdeconv.porting.operators.table import (
+    Function,
+    Layer,
+    Operation,
+    Shape,
+    Shapes,
+    known,
+    operator,
+)
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _META = torch.device("meta")
 
 
 @operator("Convolution", "Convolution_v1")
 def convolution(attributes: Attributes) -> Operation:
     parsed = _parse(attributes, no_bias=False)
+    rank = len(parsed.kernel)
 
     def make(shapes: Shapes) -> nn.Module:
         weight = known(shapes, 1)
         per_group = weight[-1] if parsed.channels_last else weight[1]
-        module = _CONVOLUTIONS[len(parsed.kernel) - 1](
-            *(per_group * parsed.num_group, parsed.num_filter),
-            parsed.kernel,  # type: ignore[arg-type]
-            parsed.stride,  # type: ignore[arg-type]
-            parsed.pad,  # type: ignore[arg-type]
-            parsed.dilate,  # type: ignore[arg-type]
-            parsed.num_group,
-            not parsed.no_bias,
+        kinds = ChannelsLastConvolution if parsed.channels_last else _CONVOLUTIONS[rank - 1]
+        return kinds(
+            *(per_group * parsed.num_group, parsed.num_filter, parsed.kernel, parsed.stride),
+            *(parsed.pad, parsed.dilate, parsed.num_group, not parsed.no_bias),
             device=_META,
         )
-        return ChannelsLastConvolution(module) if parsed.channels_last else module
 
     def infer(data: Shape) -> Mapping[int, Shape]:
         per_group = parsed.channels(data) // parsed.num_group
@@ -81,32 +86,41 @@ def _weight_and_bias(attributes: Attributes, no_bias: bool) -> dict[int, str]:
 
 
 class ChannelsLastConvolution(nn.Module):
-    """Convolution of (N, *n, C) data; weight (num_filter, *kernel, C / num_group)."""
+    """Convolution of (N, *n, C) data; weight (out_channels, *kernel_size, C / groups)."""
 
-    def __init__(self, plain: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+        bias: bool,
+        device: Any = None,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(plain.weight.detach().movedim(1, -1))
-        self.bias = plain.bias
-        self.stride, self.padding, self.dilation = plain.stride, plain.padding, plain.dilation
-        self.groups = plain.groups
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.groups = dilation, groups
+        shape = (out_channels, *kernel_size, in_channels // groups)
+        self.weight = nn.Parameter(torch.empty(shape, device=device))
+        values = torch.zeros(out_channels, device=device)
+        self.register_parameter("bias", nn.Parameter(values) if bias else None)
 
     def forward(self, data: Tensor) -> Tensor:
-        return torch.convolution(
-            data.movedim(-1, 1),
-            self.weight.movedim(-1, 1),
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            self.dilation,
-            False,
-            [0] * (data.dim() - 2),
-            self.groups,
-        ).movedim(1, -1)
+        arguments: tuple[Any, ...] = (
+            *(data.movedim(-1, 1), self.weight.movedim(-1, 1), self.bias, self.stride),
+            *(self.padding, self.dilation, False, [0] * len(self.stride), self.groups),
+        )
+        return torch.convolution(*arguments).movedim(1, -1)
 
     def extra_repr(self) -> str:
         return (
-            f"weight={tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, bias={self.bias is not None}"
         )
 
 
@@ -171,3 +185,31 @@ def _repeat(data: Tensor, scale: int) -> Tensor:
     batch, channels, height, width = data.shape
     tall = data[:, :, :, None, :, None].expand(-1, -1, -1, scale, -1, scale)
     return tall.reshape(batch, channels, height * scale, width * scale)
+
+
+def resize(
+    data: Tensor,
+    like: Tensor | None = None,
+    size: tuple[int, int] = (0, 0),
+    scale: tuple[float | None, float | None] = (None, None),
+    align_corners: bool = True,
+) -> Tensor:
+    """Bilinear interpolation to a size, by a scale, or to the size of `like`."""
+    wanted = list(size if like is None else like.shape[2:])
+    for axis, factor in enumerate(scale):
+        if factor is not None:
+            wanted[axis] = int(data.shape[axis + 2] * factor)
+    return F.interpolate(data, wanted, mode="bilinear", align_corners=align_corners)
+
+
+@operator("_contrib_BilinearResize2D")
+def resize_operator(attributes: Attributes) -> Operation:
+    mode = attributes.choice("mode", ("size", "like"), "size")
+    size = attributes.integer("height", 1), attributes.integer("width", 1)
+    scale = attributes.optional_number("scale_height"), attributes.optional_number("scale_width")
+    align_corners = attributes.flag("align_corners", True)
+    attributes.need_inputs(1 if mode == "size" else 2)
+    keywords: dict[str, Any] = {"align_corners": align_corners}
+    if mode == "size":
+        keywords |= {"size": size, "scale": scale}
+    return Function(resize, keywords)

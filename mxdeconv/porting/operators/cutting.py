@@ -36,9 +36,15 @@ def split_one(data: Tensor, axis: int, squeeze_axis: bool) -> Tensor:
     return data.squeeze(axis) if squeeze_axis else data.view_as(data)
 
 
+def _few(count: int) -> int:
+    if count > 2**16:
+        raise ValueError(f"it must have at most {2**16} outputs, got {count}")
+    return count
+
+
 @operator("SliceChannel", "split")
 def slice_channel(attributes: Attributes) -> Operation:
-    count = attributes.integer("num_outputs", minimum=1)
+    count = _few(attributes.integer("num_outputs", minimum=1))
     axis = attributes.integer("axis", 1)
     squeeze_axis = attributes.flag("squeeze_axis", False)
     keywords = {"axis": axis, "squeeze_axis": squeeze_axis}
@@ -65,7 +71,7 @@ def split_v2(attributes: Attributes) -> Operation:
     axis = attributes.integer("axis", 1)
     squeeze_axis = attributes.flag("squeeze_axis", False)
     sections = attributes.integer("sections", 0)
-    count = sections or len(indices)
+    count = _few(sections or len(indices))
     outputs = tuple(f"output{number}" for number in range(count))
     if count < 2:
         raise ValueError("it must have at least 2 outputs")

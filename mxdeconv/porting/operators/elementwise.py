@@ -130,6 +130,7 @@ _BINARY_NAMES: dict[str, tuple[str, ...]] = {
 def _binary(function: Callable[..., Tensor]) -> Callable[[Attributes], Operation]:
     def read(attributes: Attributes) -> Operation:
         attributes.need_inputs(2)
+        attributes.ignore_all()
         return Function(function)
 
     return read
@@ -280,4 +281,5 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 @operator("where")
 def where_operator(attributes: Attributes) -> Operation:
     attributes.need_inputs(3)
+    attributes.ignore_all()
     return Function(where)

@@ -94,6 +94,7 @@ def gather_nd(data: Tensor, indices: Tensor) -> Tensor:
 @operator("gather_nd")
 def gather_nd_operator(attributes: Attributes) -> Operation:
     attributes.need_inputs(2)
+    attributes.ignore_all()
     return Function(gather_nd)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,11 +80,21 @@ def dot_operator(attributes: Attributes) -> Operation:
     return Function(dot, _transposes(attributes))
 
 
-@operator("batch_dot", "_linalg_gemm2")
+@operator("batch_dot")
 def batch_dot_operator(attributes: Attributes) -> Operation:
-    keywords = _transposes(attributes)
-    if attributes.number("alpha", 1.0) != 1.0:
-        raise ValueError("alpha must be 1.0")
-    if attributes.integer("axis", -2) != -2:
-        raise ValueError("axis must be -2")
-    return Function(batch_dot, keywords)
+    return Function(batch_dot, _transposes(attributes))
+
+
+def gemm2(
+    a: Tensor, b: Tensor, transpose_a: bool, transpose_b: bool, alpha: float, axis: int
+) -> Tensor:
+    """alpha * a @ b, with the rows along `axis` and the columns along the last axis."""
+    product = batch_dot(a.movedim(axis, -2), b.movedim(axis, -2), transpose_a, transpose_b)
+    return (product if alpha == 1.0 else product * alpha).movedim(-2, axis)
+
+
+@operator("_linalg_gemm2")
+def gemm2_operator(attributes: Attributes) -> Operation:
+    keywords: dict[str, Any] = dict(_transposes(attributes))
+    keywords |= {"alpha": attributes.number("alpha", 1.0), "axis": attributes.integer("axis", -2)}
+    return Function(gemm2, keywords)

@@ -203,7 +203,13 @@ class MakeLoss(nn.Module):
         return f"{self.grad_scale}, normalization='{self.normalization}'"
 
 
-@operator("MakeLoss", "make_loss")
+@operator("make_loss")
+def plain_make_loss(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
+    return Layer(lambda shapes: MakeLoss(1.0, "null", 0.0))
+
+
+@operator("MakeLoss")
 def make_loss(attributes: Attributes) -> Operation:
     scale = attributes.number("grad_scale", 1.0)
     normalization = attributes.choice("normalization", _NORMALIZATIONS, "null")

@@ -30,7 +30,8 @@ class BatchNorm(_BatchNorm):
     In evaluation torch's. In training the running variance takes in the biased variance of the
     batch, where torch's takes the unbiased one. `momentum` is torch's: 1 - MXNet's. With
     `fix_gamma` the weight is a buffer of ones. `use_global_stats` trains with the running
-    statistics, which then stay as they are.
+    statistics, which then stay as they are. The statistics take in a batch when it is computed;
+    MXNet waits for its gradient.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class BatchNorm(_BatchNorm):
         mean, var = self.running_mean, self.running_var
         if self.training and not self.use_global_stats:
             axes = [0, *range(2, data.dim())]
-            batch_var, batch_mean = torch.var_mean(data, axes, correction=0)
+            batch_var, batch_mean = torch.var_mean(data.detach(), axes, correction=0)
             result = self._normalize(data, None, None)
             with torch.no_grad():
                 momentum = self.momentum or 0.0
@@ -74,7 +75,7 @@ class BatchNorm(_BatchNorm):
         result = result if self.axis == 1 else result.movedim(1, self.axis)
         if self.output_mean_var:
             # MXNet gives these no gradient
-            return result, mean.detach().clone(), torch.rsqrt(var.detach() + self.eps)
+            return result, mean.clone(), torch.rsqrt(var + self.eps)
         return result
 
     def _normalize(self, data: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
@@ -207,6 +208,40 @@ def layer_norm(attributes: Attributes) -> Operation:
         {1: "weight", 2: "bias"},
         lambda data: {1: (data[axis],), 2: (data[axis],)},
         outputs,
+    )
+
+
+class GroupNorm(nn.Module):
+    """nn.GroupNorm with one weight and bias for each group, not each channel."""
+
+    def __init__(self, num_groups: int, eps: float, device: Any = None) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_groups, device=device))
+        self.bias = nn.Parameter(torch.zeros(num_groups, device=device))
+
+    def forward(self, data: Tensor) -> Tensor:
+        repeats = data.shape[1] // self.num_groups
+        weight = self.weight.repeat_interleave(repeats)
+        bias = self.bias.repeat_interleave(repeats)
+        return F.group_norm(data, self.num_groups, weight, bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, eps={self.eps}"
+
+
+@operator("GroupNorm")
+def group_norm(attributes: Attributes) -> Operation:
+    groups = attributes.integer("num_groups", 1, minimum=1)
+    eps = attributes.number("eps", 1e-5)
+    attributes.need_inputs(3)
+    if attributes.flag("output_mean_var", False):
+        raise ValueError("output_mean_var must be False")
+    return Layer(
+        lambda shapes: GroupNorm(groups, eps, device="meta"),
+        {1: "weight", 2: "bias"},
+        lambda data: {1: (groups,), 2: (groups,)},
     )
 
 

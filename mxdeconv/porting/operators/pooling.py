@@ -201,3 +201,12 @@ def _root(sums: Tensor, kind: str, p_value: int | None) -> Tensor:
     if kind == "sum" or p_value == 1:
         return sums
     return sums.sqrt() if p_value == 2 else sums.sign() * sums.abs() ** (1 / 3)
+
+
+@operator("_contrib_AdaptiveAvgPooling2D")
+def adaptive_pooling(attributes: Attributes) -> Operation:
+    size = attributes.ints("output_size", ()) or (1,)
+    if len(size) > 2 or min(size) < 1:
+        raise ValueError(f"output_size must be 1 or 2 sizes of at least 1, got {size}")
+    size = size * 2 if len(size) == 1 else size
+    return Layer(lambda shapes: nn.AdaptiveAvgPool2d(size))

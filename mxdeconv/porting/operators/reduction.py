@@ -62,14 +62,29 @@ def _nanprod(data: Tensor, axes: list[int]) -> Tensor:
     return _prod(torch.where(data.isnan(), torch.ones_like(data), data), axes)
 
 
+class _Extreme(torch.autograd.Function):
+    """amax or amin; every entry that is the extreme has the whole gradient."""
+
+    @staticmethod
+    def forward(data: Tensor, function: Callable[..., Tensor], axes: list[int]) -> Tensor:
+        return function(data, axes, keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        data, result = ctx.saved_tensors
+        return grads[0] * (data == result), None, None
+
+
 def _extreme(function: Callable[..., Tensor]) -> Callable[[Tensor, list[int]], Tensor]:
     def reduced(data: Tensor, axes: list[int]) -> Tensor:
-        result = function(data.detach(), axes, keepdim=True)
-        if not data.requires_grad or not data.dtype.is_floating_point:
-            return result
-        # every entry that is the extreme has the whole gradient
-        chosen = torch.where(data == result, data - data.detach(), torch.zeros_like(data))
-        return result + chosen.sum(axes, keepdim=True)
+        if not (torch.is_grad_enabled() and data.requires_grad):
+            return function(data, axes, keepdim=True)
+        result: Tensor = _Extreme.apply(data, function, axes)  # type: ignore[no-untyped-call]
+        return result
 
     return reduced
 
@@ -155,6 +170,7 @@ operator("argmin")(_arg("argmin"))
 
 @operator("argmax_channel")
 def argmax_channel(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(arg_extreme, {"kind": "argmax", "axis": 1, "keepdims": False})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -81,6 +82,7 @@ def reshape_operator(attributes: Attributes) -> Operation:
 
 @operator("Flatten", "flatten")
 def flatten(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Layer(lambda shapes: nn.Flatten())
 
 
@@ -166,43 +168,61 @@ def broadcast_axis_operator(attributes: Attributes) -> Operation:
     return Function(broadcast_axis, keywords)
 
 
-def broadcast_like(data: Tensor, like: Tensor) -> Tensor:
-    return data.expand_as(like)
+def broadcast_like(
+    data: Tensor,
+    like: Tensor,
+    lhs_axes: tuple[int, ...] | None = None,
+    rhs_axes: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Data in the shape of `like`; with axes only along lhs_axes, sized as rhs_axes of `like`."""
+    if lhs_axes is None or rhs_axes is None:
+        return data.expand_as(like)
+    sizes = list(data.shape)
+    for to, source in zip(lhs_axes, rhs_axes, strict=True):
+        sizes[to] = like.shape[source]
+    return data.expand(sizes)
 
 
 @operator("broadcast_like")
 def broadcast_like_operator(attributes: Attributes) -> Operation:
-    for name in ("lhs_axes", "rhs_axes"):
-        if attributes.optional_ints(name):
-            raise ValueError(f"{name} must be None")
-    return Function(broadcast_like)
+    lhs, rhs = attributes.optional_ints("lhs_axes"), attributes.optional_ints("rhs_axes")
+    if (lhs is None) != (rhs is None) or len(lhs or ()) != len(rhs or ()):
+        raise ValueError(f"lhs_axes and rhs_axes must be equally long, got {lhs} and {rhs}")
+    return Function(broadcast_like, {} if lhs is None else {"lhs_axes": lhs, "rhs_axes": rhs})
 
 
-def reshape_like(data: Tensor, like: Tensor) -> Tensor:
-    return data.reshape(like.shape)
+def reshape_like(
+    data: Tensor,
+    like: Tensor,
+    lhs: tuple[int, int | None] = (0, None),
+    rhs: tuple[int, int | None] = (0, None),
+) -> Tensor:
+    """The axes from lhs[0] to lhs[1] in the sizes of those of `like` from rhs[0] to rhs[1]."""
+    (first, last), rank = lhs, data.dim()
+    first = first + rank if first < 0 else first
+    last = rank if last is None else last + rank if last < 0 else last
+    sizes = like.shape[slice(*rhs)]
+    return data.reshape([*data.shape[:first], *sizes, *data.shape[last:]])
 
 
 @operator("reshape_like")
 def reshape_like_operator(attributes: Attributes) -> Operation:
-    for name in ("lhs_begin", "lhs_end", "rhs_begin", "rhs_end"):
-        if attributes.optional_integer(name) is not None:
-            raise ValueError(f"{name} must be None")
-    return Function(reshape_like)
-
-
-def _without_dtype(attributes: Attributes) -> None:
-    attributes.ignore("dtype")  # Gluon hands one on; the operators have none and do not read it
+    ranges: dict[str, tuple[int, int | None]] = {}
+    for side in ("lhs", "rhs"):
+        first = attributes.optional_integer(f"{side}_begin") or 0
+        ranges[side] = first, attributes.optional_integer(f"{side}_end")
+    return Function(reshape_like, {key: r for key, r in ranges.items() if r != (0, None)})
 
 
 @operator("zeros_like")
 def zeros_like(attributes: Attributes) -> Operation:
-    _without_dtype(attributes)
+    attributes.ignore_all()  # Gluon hands a dtype on, which MXNet does not read
     return Function(torch.zeros_like)
 
 
 @operator("ones_like")
 def ones_like(attributes: Attributes) -> Operation:
-    _without_dtype(attributes)
+    attributes.ignore_all()  # Gluon hands a dtype on, which MXNet does not read
     return Function(torch.ones_like)
 
 
@@ -212,6 +232,7 @@ def shape_array(data: Tensor) -> Tensor:
 
 @operator("shape_array")
 def shape_array_operator(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(shape_array)
 
 
@@ -221,6 +242,7 @@ def size_array(data: Tensor) -> Tensor:
 
 @operator("size_array")
 def size_array_operator(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
     return Function(size_array)
 
 
@@ -267,3 +289,14 @@ def space_to_depth(data: Tensor, block: int) -> Tensor:
 @operator("space_to_depth")
 def space_to_depth_operator(attributes: Attributes) -> Operation:
     return Function(space_to_depth, {"block": attributes.integer("block_size", minimum=1)})
+
+
+def divide_by_root(data: Tensor) -> Tensor:
+    """Over the square root of the size of the last axis, as attention scales its scores."""
+    return data / math.sqrt(data.shape[-1])
+
+
+@operator("_contrib_div_sqrt_dim")
+def divide_by_root_operator(attributes: Attributes) -> Operation:
+    attributes.ignore_all()
+    return Function(divide_by_root)

@@ -96,6 +96,7 @@ _UNARY: dict[str, Callable[..., Tensor]] = {
 def _unary(function: Callable[..., Tensor], inputs: int) -> Callable[[Attributes], Operation]:
     def read(attributes: Attributes) -> Operation:
         attributes.need_inputs(inputs)
+        attributes.ignore_all()
         return Function(function)
 
     return read
