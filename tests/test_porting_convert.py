@@ -223,16 +223,17 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_result_that_differs_is_refused_and_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def other(*arguments: Any) -> list[torch.Tensor]:
         return [torch.zeros(1, 1, 27, 33)]
 
     monkeypatch.setattr("mxdeconv.porting.conversion.run_elsewhere", other)
-    with pytest.raises(ConversionError, match=r"computes something else[\s\S]*DEPARTS"):
+    (tmp_path / "m.pt2").write_text("the one before")
+    with pytest.raises(ConversionError, match=r"computes something else[\s\S]*DEPARTS") as caught:
         convert(load_checkpoint(PREFIX), tmp_path / "m.pt2", SHAPES)
-    assert not list(tmp_path.iterdir())
+    assert str(caught.value).startswith(str(tmp_path / "m.pt2"))
+    assert (tmp_path / "m.pt2").read_text() == "the one before"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_inputs_are_checked() -> None:

@@ -60,7 +60,7 @@ def convert(
     only, for prediction, and for data of these shapes; with `dynamic_batch` the first axis of all
     data is free.
 
-    Raises ConversionError where the result fails its check; a file is then not left behind.
+    Raises ConversionError where the result fails its check; a file that was there before stays.
     """
     path = Path(path)
     if path.suffix not in (".pt2", ".onnx"):
@@ -71,19 +71,32 @@ def convert(
         actual = run_elsewhere(_RUN_FOLDER, path, arguments)
         return _verdict(module, arguments, actual, path, "read back and run")
     arguments = example_arguments(module, inputs or {})
-    plain = standard(module, arguments)
+    exported = _export(standard(module, arguments), arguments, dynamic_batch)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        exported = _export(plain, arguments, dynamic_batch)
-        if path.suffix == ".pt2":
-            _write_pt2(exported, path)
-            how = "read back and run in a new interpreter without mxdeconv"
-            return _verdict(module, arguments, run_elsewhere(_RUN_PT2, path, arguments), path, how)
+    # Beside its place until it is checked: what was there before stays if it fails.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mxdeconv-") as scratch:
+        partial = Path(scratch, path.name)
+        try:
+            outcome = _write_file(module, exported, partial, arguments)
+        except ConversionError as error:
+            raise ConversionError(str(error).replace(str(partial), str(path))) from error
+        for file in Path(scratch).iterdir():  # ONNX keeps the weights of large models apart
+            os.replace(file, path.parent / file.name)
+    return outcome._replace(path=path)
+
+
+def _write_file(
+    module: fx.GraphModule,
+    exported: torch.export.ExportedProgram,
+    path: Path,
+    arguments: Mapping[str, Tensor],
+) -> Converted:
+    if path.suffix == ".onnx":
         _write_onnx(exported, path)
         return _check_onnx(module, arguments, path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    _write_pt2(exported, path)
+    how = "read back and run in a new interpreter without mxdeconv"
+    return _verdict(module, arguments, run_elsewhere(_RUN_PT2, path, arguments), path, how)
 
 
 def _verdict(
@@ -216,7 +229,7 @@ def _write_onnx(exported: torch.export.ExportedProgram, path: Path) -> None:
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise ImportError(
-            f"writing {path} needs the package {error.name}: pip install 'mxdeconv[onnx]'"
+            f"writing {path.name} needs the package {error.name}: pip install 'mxdeconv[onnx]'"
         ) from None
     logger = logging.getLogger("torch.onnx")  # it names every package that is not there
     level = logger.level
