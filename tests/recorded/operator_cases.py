@@ -59,7 +59,7 @@ def draw(case: Case) -> dict[str, np.ndarray]:
     """The inputs of a case, the same under every NumPy: RandomState's streams are frozen.
 
     Kinds: "normal"; "integer", small whole numbers, with ties; "distinct", no two equal;
-    "positive"; "unit", in (-1, 1); "halves", multiples of 1/2; "below n", whole numbers from 0;
+    "positive"; "large", above 1; "unit", in (-1, 1); "halves", multiples of 1/2; "below n", whole numbers from 0;
     each may be followed by a dtype.
     """
     rng = np.random.RandomState(len(str(case)) * 7919 + sum(map(ord, str(case))))
@@ -75,6 +75,8 @@ def draw(case: Case) -> dict[str, np.ndarray]:
             values = (rng.permutation(size) - size // 3) / 8
         elif words[0] == "positive":
             values = rng.uniform(0.25, 3.0, size)
+        elif words[0] == "large":
+            values = rng.uniform(1.25, 4.0, size)
         elif words[0] == "unit":
             values = rng.uniform(-0.9, 0.9, size)
         elif words[0] == "halves":
@@ -563,11 +565,11 @@ def _arithmetic() -> None:
         "reciprocal",
         "gamma",
         "gammaln",
-        "digamma",
     ):
         _add(op, _data(2, 7, kind="positive"))
     for op in ("arcsin", "arccos", "arctanh", "erfinv"):
         _add(op, _data(2, 7, kind="unit"))
+    _add("arccosh", _data(2, 7, kind="large"))
     _add("gamma", _data(2, 7, kind="unit"))
     _add("logical_not", _data(3, 5, kind="integer"), exact=True, train=False)
     _add("clip", _data(3, 8, kind="halves"), {"a_min": -1.5, "a_max": 2}, exact=True)
