@@ -47,7 +47,7 @@ def arange(
     return values.repeat_interleave(repeat).to(dtype)
 
 
-@operator("_arange", "_npi_arange")
+@operator("_arange")
 def arange_operator(attributes: Attributes) -> Operation:
     start, stop = attributes.number("start"), attributes.optional_number("stop")
     step, repeat = attributes.number("step", 1.0), attributes.integer("repeat", 1, minimum=1)

@@ -120,7 +120,7 @@ _BINARY_NAMES: dict[str, tuple[str, ...]] = {
     "mul": ("elemwise_mul", "_mul", "_Mul"),
     "div": ("elemwise_div", "_div", "_Div"),
     "mod": ("_mod", "_Mod"),
-    "power": ("_power", "_Power", "pow"),
+    "power": ("_power", "_Power"),
     "maximum": ("_maximum", "_Maximum"),
     "minimum": ("_minimum", "_Minimum"),
     "hypot": ("_hypot",),
@@ -265,7 +265,7 @@ def add_n(tensors: list[Tensor]) -> Tensor:
     return total
 
 
-@operator("add_n", "ElementWiseSum", "_sum")
+@operator("add_n", "ElementWiseSum")
 def add_n_operator(attributes: Attributes) -> Operation:
     attributes.ignore("num_args")
     return Function(add_n, as_list=True)

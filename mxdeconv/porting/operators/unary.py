@@ -72,7 +72,6 @@ _UNARY: dict[str, Callable[..., Tensor]] = {
         for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")
     },
     "negative": torch.neg,
-    "_np_negative": torch.neg,
     "fix": torch.trunc,
     "round": round_half_away,
     "rint": round_half_down,
@@ -80,7 +79,6 @@ _UNARY: dict[str, Callable[..., Tensor]] = {
     "rcbrt": rcbrt,
     "gamma": gamma,
     "gammaln": torch.lgamma,
-    "digamma": torch.digamma,
     "degrees": torch.rad2deg,
     "radians": torch.deg2rad,
     "logical_not": logical_not,
