@@ -36,7 +36,7 @@ FAILED := { tail -n 30 $(VENV)/build.log; echo "building failed: the whole log i
 # The torch-free part and its tests need a C++ compiler and a Python without packages only.
 NATIVE_TEST = CXX='$(CXX_NAME)' $(PYTHON) tests/native/build.py
 
-.PHONY: help demo test lint format fuzz test-native sanitize test-aarch64 bench sdist clean
+.PHONY: help demo test lint format fuzz verify-models test-native sanitize test-aarch64 bench sdist clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
@@ -63,6 +63,22 @@ format: $(VENV)/.done-lint ## rewrite Python and C++ as lint wants them
 fuzz: $(VENV)/.done-build ## 10,000 seeded hostile calls, raw operators included (ARGS: see the file)
 	@$(PY) tests/hostile.py --calls 10000 --seed 0 $(ARGS)
 
+# MXNet's own Python packages, which want an old numpy: MXNET_PYTHON= names a Python that has them.
+MXNET_PYTHON ?= $(VENV)-mxnet/bin/python
+FULL_MODELS := build/models
+
+verify-models: $(VENV)/.done-build ## models of others at full size: made by MXNet, ported, compared (ARGS: names)
+	@if ! [ -x "$$(command -v $(MXNET_PYTHON))" ]; then \
+	  echo "installing MXNet 1.9.1 and GluonCV 0.10.5 into $(VENV)-mxnet"; \
+	  $(PYTHON) -m venv $(VENV)-mxnet; \
+	  $(MXNET_PYTHON) -m pip install -q mxnet==1.9.1 numpy==1.23.5 gluoncv==0.10.5; \
+	fi
+	@$(MXNET_PYTHON) tests/recorded/make_models.py --full $(FULL_MODELS) $(ARGS)
+	@status=0; for recorded in $(FULL_MODELS)/*-recorded.npz; do \
+	  prefix=$${recorded%-recorded.npz}; echo "== $$prefix"; \
+	  $(PY) -m mxdeconv verify $$prefix --against $$recorded || status=1; \
+	done; exit $$status
+
 test-native: ## the torch-free part: engine and plan against scalar loops (ARGS: --count, --problem, ...)
 	@$(NATIVE_TEST) plain $(ARGS)
 
@@ -82,7 +98,7 @@ sdist: $(VENV)/.done-build ## dist/mxdeconv-*.tar.gz
 	@echo "wrote $$(ls -t dist/*.tar.gz | head -n 1)"
 
 clean: ## remove .venv and everything that was built; pictures stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mxdeconv/*.so
+	rm -rf $(VENV) $(VENV)-mxnet build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mxdeconv/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up, each step once -----------------------------------------------------------------------

@@ -21,6 +21,9 @@ _PACKAGES = {
     "PIL": "pillow",
     "tqdm": "tqdm",
     "mxdeconv": "mxdeconv",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
 }
 
 INK = "#1f2430"

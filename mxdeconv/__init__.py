@@ -5,7 +5,7 @@
     y = up(x)                                                # (N, C, H, W) -> (N, 16, 2H, 2W)
 
 Start with `mxdeconv.nn` (the module) and `mxdeconv.functional` (the function); `mxdeconv.spec`
-says what MXNet's arguments mean.
+says what MXNet's arguments mean. `mxdeconv.porting` carries over whole MXNet models.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _load_operators() -> None:
 
 _load_operators()
 
-from mxdeconv import gluon, init  # noqa: E402
+from mxdeconv import gluon, init, porting  # noqa: E402
 from mxdeconv.autograd import DeconvolutionFunction  # noqa: E402
 from mxdeconv.convert import replace_conv_transpose, restore_conv_transpose  # noqa: E402
 from mxdeconv.diagnostics import build_info, explain  # noqa: E402
@@ -61,6 +61,7 @@ __all__ = [
     "gluon",
     "init",
     "minimal_filtering_enabled",
+    "porting",
     "replace_conv_transpose",
     "restore_conv_transpose",
     "set_minimal_filtering",

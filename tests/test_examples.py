@@ -1,7 +1,7 @@
 """The examples run as a user runs them, in a process of their own, and draw what they say.
 
-gradient_check and mxnet_layer run in full. The two that train run a few steps: that shows that
-they work from photograph to picture, not that they learn; `make demo` shows that.
+gradient_check, mxnet_layer and port_model run in full. The two that train run a few steps: that
+shows that they work from photograph to picture, not that they learn; `make demo` shows that.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ EXTRAS = {
     "PIL": "pillow",
     "tqdm": "tqdm",
 }
+ONNX = ("onnx", "onnxruntime", "onnxscript")
 
 
 def missing(*modules: str) -> list[str]:
@@ -83,6 +85,32 @@ def test_mxnet_layer(tmp_path: Path) -> None:
     assert_pictures(tmp_path, done, "mxnet_layer.png")
 
 
+@drawing
+def test_port_model(tmp_path: Path) -> None:
+    for package in ONNX:
+        pytest.importorskip(package)
+    done = run("port_model.py", tmp_path)
+    assert "agrees with MXNet: 1 output, 13 nodes, 21 values of a training step" in done.stdout
+    first, last = re.search(r"loss ([\d.]+), after 10 steps ([\d.]+)", done.stdout).groups()
+    assert float(last) < 0.3 * float(first)
+    assert "run in onnxruntime" in done.stdout
+    assert (tmp_path / "port_model.onnx").is_file()
+    assert_pictures(tmp_path, done, "port_model.png")
+
+
+@drawing
+def test_port_model_fails_where_the_port_departs(tmp_path: Path) -> None:
+    for package in ONNX:
+        pytest.importorskip(package)
+    data = EXAMPLES / "data"
+    symbol = (data / "port_model-symbol.json").read_text().replace('"sigmoid"', '"tanh"')
+    (tmp_path / "m-symbol.json").write_text(symbol)
+    (tmp_path / "m-0000.params").write_bytes((data / "port_model-0000.params").read_bytes())
+    (tmp_path / "m.npz").write_bytes((data / "port_model.npz").read_bytes())
+    done = run("port_model.py", tmp_path, "--prefix", str(tmp_path / "m"), status=1)
+    assert "first at disc_output (Tanh)" in done.stdout
+
+
 @photographs
 def test_super_resolution_runs(tmp_path: Path) -> None:
     """--min-gain -40: what three steps at full learning rate lead to says nothing."""
@@ -109,7 +137,8 @@ def test_dcgan_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["super_resolution.py", "dcgan.py", "gradient_check.py", "mxnet_layer.py"]
+    "script",
+    ["super_resolution.py", "dcgan.py", "gradient_check.py", "mxnet_layer.py", "port_model.py"],
 )
 def test_missing_package_is_named_in_one_line(script: str) -> None:
     """As if matplotlib were not installed: importing it raises, before anything else happens."""

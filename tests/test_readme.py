@@ -17,8 +17,9 @@ def test_readme_has_snippets() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet_runs(number: int) -> None:
-    """Each by itself, as a reader would paste it."""
+def test_snippet_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself, as a reader would paste it in the project's folder."""
+    monkeypatch.chdir(ROOT)
     exec(compile(SNIPPETS[number], f"README.md, snippet {number + 1}", "exec"), {})
 
 

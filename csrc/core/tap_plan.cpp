@@ -94,7 +94,7 @@ std::vector<AxisTaps> forward_phases(const Axis& axis) {
   const int64_t g = std::gcd(axis.stride, axis.dilate);
   const int64_t period = axis.stride / g;  // residues of the taps repeat after so many
   std::vector<AxisTaps> phases;
-  phases.reserve(size_t(std::min(phase_candidates(axis), int64_t(16)));
+  phases.reserve(size_t(std::min(phase_candidates(axis), int64_t(16))));
   if (std::min(axis.kernel, period) <= std::min(axis.out, axis.stride)) {
     for (int64_t t0 = 0; t0 < std::min(axis.kernel, period); ++t0) {
       add_phase(axis, g, t0, phases);

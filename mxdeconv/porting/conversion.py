@@ -1,0 +1,276 @@
+"""convert: a port as a folder of source and weights, as a .pt2 file or as an .onnx file.
+
+Whatever is written is read back and run, where mxdeconv cannot be imported for the last two, and
+has to compute what the port computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from mxdeconv.porting import folder, onnx_operators
+from mxdeconv.porting.agreement import Agreement, table
+from mxdeconv.porting.comparison import agree_all, notes_of
+from mxdeconv.porting.source import Progress
+from mxdeconv.porting.standard import standard
+
+Inputs = Mapping[str, "Tensor | tuple[int, ...]"]
+
+
+class ConversionError(RuntimeError):
+    """What was written does not load, or does not compute what the port computes."""
+
+
+class Converted(NamedTuple):
+    """Where the result is, how it was checked, and how its outputs relate to the port's."""
+
+    path: Path
+    checked: str
+    outputs: list[Agreement]
+
+    def __str__(self) -> str:
+        lines = [f"wrote {self.path}, {self.checked}"]
+        return "\n".join([*lines, *(table("output", self.outputs) if self.outputs else [])])
+
+
+def convert(
+    module: fx.GraphModule,
+    path: str | os.PathLike[str],
+    inputs: Inputs | None = None,
+    *,
+    dynamic_batch: bool = False,
+    progress: Progress | None = None,
+) -> Converted:
+    """Write a port for use elsewhere: as PATH.pt2, PATH.onnx, or a folder of any other name.
+
+    `inputs` gives the data, or its shapes for random data, by MXNet's names; a folder can do
+    without, then only its weights are checked. A folder holds `model.py`, readable source that
+    needs mxdeconv, and `model.safetensors`. The two files hold torch's or ONNX's own operators
+    only, for prediction, and for data of these shapes; with `dynamic_batch` the first axis of all
+    data is free.
+
+    Raises ConversionError where the result fails its check; a file that was there before stays.
+    """
+    path = Path(path)
+    if path.suffix not in (".pt2", ".onnx"):
+        arguments = None if inputs is None else example_arguments(module, inputs)
+        folder.write(module, path, progress)
+        if arguments is None:
+            return Converted(path, _check_weights(module, path), [])
+        actual = run_elsewhere(_RUN_FOLDER, path, arguments)
+        return _verdict(module, arguments, actual, path, "read back and run")
+    arguments = example_arguments(module, inputs or {})
+    exported = _export(standard(module, arguments), arguments, dynamic_batch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place until it is checked: what was there before stays if it fails.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mxdeconv-") as scratch:
+        partial = Path(scratch, path.name)
+        try:
+            outcome = _write_file(module, exported, partial, arguments)
+        except ConversionError as error:
+            raise ConversionError(str(error).replace(str(partial), str(path))) from error
+        for file in Path(scratch).iterdir():  # ONNX keeps the weights of large models apart
+            os.replace(file, path.parent / file.name)
+    return outcome._replace(path=path)
+
+
+def _write_file(
+    module: fx.GraphModule,
+    exported: torch.export.ExportedProgram,
+    path: Path,
+    arguments: Mapping[str, Tensor],
+) -> Converted:
+    if path.suffix == ".onnx":
+        _write_onnx(exported, path)
+        return _check_onnx(module, arguments, path)
+    _write_pt2(exported, path)
+    how = "read back and run in a new interpreter without mxdeconv"
+    return _verdict(module, arguments, run_elsewhere(_RUN_PT2, path, arguments), path, how)
+
+
+def _verdict(
+    module: fx.GraphModule,
+    arguments: Mapping[str, Tensor],
+    actual: list[Tensor],
+    path: Path,
+    how: str,
+) -> Converted:
+    count = len(notes_of(module)["outputs"])
+    if len(actual) != count:
+        raise ConversionError(f"{path} has {len(actual)} outputs, the port {count}")
+    results = agree_all(module, arguments, actual)
+    outcome = Converted(path, how, results)
+    if not all(result.agrees for result in results):
+        raise ConversionError(f"{path} computes something else than the port\n{outcome}")
+    return outcome
+
+
+def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
+    """Arguments of forward by name: the given tensors, random ones for the given shapes."""
+    known = notes_of(module)["inputs"]
+    unknown = sorted(set(inputs) - set(known))
+    if unknown:
+        raise ValueError(
+            f"inputs must be among {', '.join(known)}, got {', '.join(map(repr, unknown))}"
+        )
+    random = torch.Generator().manual_seed(0)
+    arguments = {}
+    for node in module.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        name = next(given for given, own in known.items() if own == node.target)
+        value = inputs.get(name)
+        if value is None:
+            if node.args:  # a default: labels may be left out
+                continue
+            raise ValueError(f"inputs must give data or a shape for {name}")
+        if not isinstance(value, Tensor):
+            value = torch.randn(value, generator=random)
+        arguments[str(node.target)] = value
+    return arguments
+
+
+def _export(
+    module: fx.GraphModule, arguments: Mapping[str, Tensor], dynamic_batch: bool
+) -> torch.export.ExportedProgram:
+    values, axes = list(arguments.values()), None
+    if dynamic_batch:
+        # of twice the size: torch takes a size of 1 for a constant, and the check is then run
+        # with another size than the export
+        values = [torch.cat((value, value)) for value in values]
+        axes = tuple([{0: torch.export.Dim.DYNAMIC} for _ in values])
+    with torch.no_grad():
+        return torch.export.export(module, tuple(values), dynamic_shapes=axes)
+
+
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    called = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    overloads = [target for target in called if isinstance(target, torch._ops.OpOverload)]
+    foreign = sorted({str(target) for target in overloads if target.namespace != "aten"})
+    if foreign:
+        raise ConversionError(f"{path} would hold operators that are not torch's: {foreign}")
+    torch.export.save(program, path)
+
+
+_SAVE = "torch.save(list(result) if isinstance(result, (tuple, list)) else [result], outputs)"
+_RUN_PT2 = f"""
+import sys
+sys.modules["mxdeconv"] = None
+import torch
+program, inputs, outputs = sys.argv[1:]
+with torch.no_grad():
+    result = torch.export.load(program).module()(*torch.load(inputs))
+{_SAVE}
+"""
+_RUN_FOLDER = f"""
+import sys
+folder, inputs, outputs = sys.argv[1:]
+sys.path.insert(0, folder)
+import torch
+import model
+with torch.no_grad():
+    result = model.load()(*torch.load(inputs))
+{_SAVE}
+"""
+
+
+_LOAD_FOLDER = """
+import sys
+folder, state = sys.argv[1:]
+sys.path.insert(0, folder)
+import torch
+import model
+there, here = model.load().state_dict(), torch.load(state)
+assert there.keys() == here.keys(), "other names than the port"
+assert all(torch.equal(there[name], here[name]) for name in here), "other values than the port"
+"""
+
+
+def _run(arguments: list[str], path: Path) -> None:
+    """Run code, the first of the arguments, in an interpreter of its own."""
+    here = str(Path(__file__).parents[2])  # for a folder, which needs this mxdeconv
+    paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-c", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ConversionError(f"{path} was written but does not run: {last}")
+
+
+def run_elsewhere(code: str, path: Path, arguments: Mapping[str, Tensor]) -> list[Tensor]:
+    """The outputs that `code` computes in an interpreter of its own: PATH, inputs, outputs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs, outputs = Path(scratch, "inputs.pt"), Path(scratch, "outputs.pt")
+        torch.save(list(arguments.values()), inputs)
+        _run([code, str(path.absolute()), str(inputs), str(outputs)], path)
+        loaded: list[Tensor] = torch.load(outputs)
+    return loaded
+
+
+def _write_onnx(exported: torch.export.ExportedProgram, path: Path) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise ImportError(
+            f"writing {path.name} needs the package {error.name}: pip install 'mxdeconv[onnx]'"
+        ) from None
+    logger = logging.getLogger("torch.onnx")  # it names every package that is not there
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=onnx_operators.translations(),
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    program.save(path)
+    model = onnx.load(path, load_external_data=False)
+    domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    if domains or model.functions:
+        raise ConversionError(f"{path} would hold operators that are not ONNX's: {domains}")
+    onnx.checker.check_model(str(path))
+
+
+def _check_onnx(module: fx.GraphModule, arguments: Mapping[str, Tensor], path: Path) -> Converted:
+    try:
+        import onnxruntime
+    except ImportError:
+        return Converted(path, "checked by onnx, not run: onnxruntime is not installed", [])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
+    actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
+    how = f"checked by onnx and run in onnxruntime {onnxruntime.__version__}"
+    return _verdict(module, arguments, actual, path, how)
+
+
+def _check_weights(module: fx.GraphModule, path: Path) -> str:
+    """Without data the folder cannot run, but its modules and weights have to come back."""
+    here = {name: value.detach() for name, value in module.state_dict().items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        torch.save(here, Path(scratch, "state.pt"))
+        _run([_LOAD_FOLDER, str(path.absolute()), str(Path(scratch, "state.pt"))], path)
+    return "read back, not run: no shapes were given"

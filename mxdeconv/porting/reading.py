@@ -1,0 +1,108 @@
+"""What each node of a symbol is: an operation of the table, a parameter, data or a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from torch import Tensor
+
+from mxdeconv.porting import operators
+from mxdeconv.porting.attributes import Attributes
+from mxdeconv.porting.operators.table import Layer, Operation
+from mxdeconv.porting.symbol import VARIABLE, Node, Symbol
+
+Shape: TypeAlias = tuple[int, ...]
+#: Of each node; None for a variable.
+Operations: TypeAlias = Sequence["Operation | None"]
+
+
+def read_operations(
+    symbol: Symbol,
+) -> tuple[list[Operation | None], list[tuple[str, str, str]]]:
+    """What each node becomes (None for a variable), and what cannot be ported."""
+    operations: list[Operation | None] = []
+    problems = []
+    for node in symbol.nodes:
+        operation: Operation | None = None
+        if node.op != VARIABLE:
+            try:
+                operation = _read_operation(node)
+            except (TypeError, ValueError) as error:
+                problems.append((node.name, node.op, str(error)))
+        operations.append(operation)
+    for number, node in enumerate(symbol.nodes):
+        entries = [*node.inputs, *(head for head in symbol.heads if head[0] == number)]
+        for source, output in entries:
+            operation = operations[source]
+            if output >= (1 if operation is None else len(operation.outputs)):
+                owner = symbol.nodes[source]
+                if owner.op == VARIABLE or operation is not None:  # else it is listed already
+                    problems.append((owner.name, owner.op, f"output {output} is not supported"))
+    return operations, problems
+
+
+def _read_operation(node: Node) -> Operation:
+    find = operators.OPERATORS.get(node.op)
+    if find is None:
+        raise ValueError("the operator is not supported")
+    attributes = Attributes(node.attrs, len(node.inputs))
+    operation = find(attributes)
+    if attributes.unread():
+        raise ValueError(f"unknown attributes: {', '.join(attributes.unread())}")
+    return operation
+
+
+def find_parameters(
+    symbol: Symbol,
+    operations: Operations,
+    params: Mapping[str, Tensor] | None,
+    inputs: Mapping[str, Shape] | None,
+) -> tuple[set[int], set[int]]:
+    """The variables that hold parameters, and those that are labels; the others are data."""
+    slots, labels = _slots(symbol, operations), _labels(symbol, operations)
+    variables = [number for number, node in enumerate(symbol.nodes) if node.op == VARIABLE]
+    given = inputs or {}
+    unknown = sorted(set(given) - {symbol.nodes[number].name for number in variables})
+    if unknown:
+        raise ValueError(f"inputs must name variables of the symbol, got {', '.join(unknown)}")
+    chosen, missing = set(), []
+    for number in variables:
+        name = symbol.nodes[number].name
+        if params is not None and name in params:
+            chosen.add(number)
+        elif name in given or number in labels:
+            continue
+        elif params is None and (inputs is not None or number in slots):
+            chosen.add(number)
+        elif inputs is not None or number in slots:
+            missing.append(name)
+    if missing:
+        raise ValueError(f"params must have a value for {', '.join(missing)}")
+    return chosen, labels
+
+
+def _slots(symbol: Symbol, operations: Operations) -> set[int]:
+    """Variables that a layer takes as parameters."""
+    return {
+        node.inputs[position][0]
+        for node, operation in zip(symbol.nodes, operations, strict=True)
+        if isinstance(operation, Layer)
+        for position in operation.parameters
+        if symbol.nodes[node.inputs[position][0]].op == VARIABLE
+    }
+
+
+def _labels(symbol: Symbol, operations: Operations) -> set[int]:
+    """Variables that only losses read, as labels."""
+    readers: dict[int, list[bool]] = {}
+    for node, operation in zip(symbol.nodes, operations, strict=True):
+        labels = () if operation is None else operation.labels
+        for position, (source, _) in enumerate(node.inputs):
+            readers.setdefault(source, []).append(position in labels)
+    heads = {source for source, _ in symbol.heads}
+    return {
+        source
+        for source, as_label in readers.items()
+        if all(as_label) and source not in heads and symbol.nodes[source].op == VARIABLE
+    }
