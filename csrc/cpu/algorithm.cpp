@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "core/tap_plan.h"
+#include "cpu/depthwise.h"
 #include "cpu/engine.h"
 
 namespace mxd::cpu {
@@ -72,8 +73,13 @@ const char* name_of(Lanes lanes) {
 // Groups of so few channel pairs go without panels: a register tile would stand empty but for a
 // row or two.
 constexpr int64_t kDepthwiseProducts = 2;
-// Their kernels lie in a worker's scratch whole: with this many taps at most half of its floor.
-constexpr int64_t kDepthwiseTaps = int64_t(1) << 15;
+
+// Whether a depthwise layer runs along its channels: they must be contiguous on both sides.
+bool channels_fill_lanes(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  return g.in_channels == 1 && g.out_channels == 1 && g.groups > 1 && problem.data.channel == 1 &&
+         problem.out.channel == 1;
+}
 
 Choice choose(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
@@ -81,12 +87,16 @@ Choice choose(Pass pass, const Problem& problem) {
     return {Algorithm::kFill, Lanes::kPixels, "no tap connects an input with an output"};
   }
   const int64_t vector = kernels_for(problem.dtype).vector;
-  const bool few_taps =
-      double(g.axis[0].kernel) * double(g.axis[1].kernel) * double(g.axis[2].kernel) <=
-      double(kDepthwiseTaps);
-  if (g.in_channels * g.out_channels <= kDepthwiseProducts && few_taps) {
-    return {Algorithm::kDepthwise, Lanes::kPixels,
-            "a group has one or two channels: each tap adds a scaled row to a row of results"};
+  if (g.in_channels * g.out_channels <= kDepthwiseProducts) {
+    const Lanes channels = pass == Pass::kDataGradient ? Lanes::kInChannels : Lanes::kOutChannels;
+    if (channels_fill_lanes(problem) && depthwise_fits(problem, pass, channels)) {
+      return {Algorithm::kDepthwise, channels,
+              "one channel a group; channels are contiguous and fill the vectors"};
+    }
+    if (depthwise_fits(problem, pass, Lanes::kPixels)) {
+      return {Algorithm::kDepthwise, Lanes::kPixels,
+              "a group has one or two channels; vectors of pixels along each row"};
+    }
   }
   if (pass == Pass::kWeightGradient) {
     // The channels that fill their vectors better become the lanes.

@@ -62,7 +62,7 @@ void weight_gradient(const Problem& problem, const Resources& resources) {
     return;
   }
   if (choice.algorithm == Algorithm::kDepthwise) {
-    run_depthwise_weight(problem, resources);
+    run_depthwise_weight(problem, choice.lanes, resources);
   } else {
     run_tap_outer(problem, choice.lanes, resources);
   }

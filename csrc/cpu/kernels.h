@@ -4,7 +4,7 @@
 //   pack   copies a strided block of a tensor into a dense panel of the accumulate type;
 //   gemm   multiplies two panels into a tile of accumulators;
 //   store  rounds a block of accumulators into a strided block of a tensor, adding the bias;
-//   add_scaled, dot   work on rows of a single channel, where panels do not pay.
+//   depthwise   is for layers of single channels, where panels do not pay.
 //
 // Panels. A panel holds `width` rows-or-columns of one operand, k outermost:
 //
@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "core/geometry.h"
+#include "cpu/depthwise_kernels.h"
 
 namespace mxd::cpu {
 
@@ -58,11 +59,7 @@ struct Kernels {
                 int64_t acc_row_stride, int64_t rows, int64_t cols, const void* bias,
                 int64_t bias_row_stride, int64_t bias_col_stride);
 
-  // acc[i] += factor * src[i * src_stride] for i < count; acc of the accumulate type.
-  void (*add_scaled)(void* acc, const void* src, int64_t src_stride, double factor, int64_t count);
-
-  // The sum of a[i * a_stride] * b[i * b_stride] for i < count, formed in the accumulate type.
-  double (*dot)(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count);
+  DepthwiseKernels depthwise;
 };
 
 }  // namespace mxd::cpu
