@@ -3,6 +3,7 @@
 namespace {
 
 using mxd::cpu::DepthwiseKernels;
+using mxd::cpu::PixelRun;
 using mxd::cpu::PixelTerm;
 using mxd::cpu::RowExpansion;
 using mxd::cpu::RowOuter;
@@ -120,48 +121,94 @@ void contract(void* opaque_row, int64_t count, int64_t width) {
 
 // ---- rows ---------------------------------------------------------------------------------
 
-// kVectors vectors of a row, `step` elements apart: they share their weights.
-template <int kVectors, class T, class Acc>
-inline __attribute__((always_inline)) void sum_vectors(const RowSum& sum, const Acc* src,
-                                                       const Acc* weights, Acc bias, T* dst,
-                                                       int64_t step, int64_t count) {
-  Vec<Acc> acc[kVectors];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    acc[v] = sum.accumulate ? load_up_to(dst + v * step, count - v * step) : Vec<Acc>{} + bias;
+// One row, of few terms: their weights stay in registers. `term_count` of them (kTerms at most).
+template <int kTerms, class T, class Acc>
+inline __attribute__((always_inline)) void sum_few_terms(const RowSum& sum, const Acc* src, T* dst,
+                                                         int64_t p, int64_t step, Acc bias) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  const Acc* at[kTerms];
+  Vec<Acc> weight[kTerms];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTerms; ++t) {
+    at[t] = src + sum.terms[t].src;
+    weight[t] = load<Acc>(static_cast<const Acc*>(sum.weights) + sum.terms[t].weight + p);
   }
-#pragma GCC unroll 1
-  for (int64_t t = 0; t < sum.term_count; ++t) {
-    const Vec<Acc> w = load<Acc>(weights + sum.terms[t].weight);
-    const Acc* at = src + sum.terms[t].src;
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) acc[v] += load<Acc>(at + v * step) * w;
+  int64_t i = p;
+  for (; i + kLanes <= sum.count; i += step) {
+    Vec<Acc> acc = sum.accumulate ? load_as(dst + i) : Vec<Acc>{} + bias;
+#pragma GCC unroll 8
+    for (int t = 0; t < kTerms; ++t) acc += load<Acc>(at[t] + i) * weight[t];
+    store_as(dst + i, acc);
   }
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) store_up_to(dst + v * step, acc[v], count - v * step);
+  if (i < sum.count) {
+    const int64_t rest = sum.count - i;
+    Vec<Acc> acc = sum.accumulate ? load_first(dst + i, rest) : Vec<Acc>{} + bias;
+#pragma GCC unroll 8
+    for (int t = 0; t < kTerms; ++t) acc += load<Acc>(at[t] + i) * weight[t];
+    store_first_as(dst + i, acc, rest);
+  }
 }
 
-template <class T>
-void row_sum(const RowSum& sum) {
-  using Acc = typename AccOf<T>::Type;
+// One row, kVectors vectors at a time, as far as it has so many.
+template <int kVectors, class T, class Acc>
+inline __attribute__((always_inline)) int64_t sum_vectors(const RowSum& sum, const Acc* src, T* dst,
+                                                          int64_t i, int64_t p, int64_t step,
+                                                          Acc bias) {
   constexpr int kLanes = Simd<Acc>::kLanes;
-  constexpr int kVectors = 4;
-  const Acc* weights = static_cast<const Acc*>(sum.weights);
+  const Acc* weights = static_cast<const Acc*>(sum.weights) + p;
+  for (; i + (kVectors - 1) * step < sum.count; i += kVectors * step) {
+    const int64_t last = sum.count - i - (kVectors - 1) * step;  // lanes of the last vector
+    Vec<Acc> acc[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) acc[v] = Vec<Acc>{} + bias;
+    if (sum.accumulate) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        acc[v] = load_up_to(dst + i + v * step, v < kVectors - 1 ? kLanes : last);
+      }
+    }
+#pragma GCC unroll 1
+    for (int64_t t = 0; t < sum.term_count; ++t) {
+      const Vec<Acc> w = load<Acc>(weights + sum.terms[t].weight);
+      const Acc* at = src + sum.terms[t].src + i;
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) acc[v] += load<Acc>(at + v * step) * w;
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      store_up_to(dst + i + v * step, acc[v], v < kVectors - 1 ? kLanes : last);
+    }
+  }
+  return i;
+}
+
+// `kTerms` is what the registers hold: the call has exactly so many terms, or more.
+template <int kTerms, class T, class Acc>
+void sum_rows(const RowSum& sum) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  if constexpr (kTerms > 0) {
+    if (sum.term_count < kTerms) return sum_rows<kTerms - 1, T, Acc>(sum);
+  }
   const Acc bias = sum.bias ? *static_cast<const Acc*>(sum.bias) : Acc(0);
   const int64_t step = sum.period * kLanes;
   for (int64_t r = 0; r < sum.rows; ++r) {
     const Acc* src = static_cast<const Acc*>(sum.src) + r * sum.src_row_step;
     T* dst = static_cast<T*>(sum.dst) + r * sum.dst_row_step;
     for (int64_t p = 0; p < step; p += kLanes) {
-      int64_t i = p;
-      for (; i + (kVectors - 1) * step < sum.count; i += kVectors * step) {
-        sum_vectors<kVectors>(sum, src + i, weights + p, bias, dst + i, step, sum.count - i);
-      }
-      for (; i < sum.count; i += step) {
-        sum_vectors<1>(sum, src + i, weights + p, bias, dst + i, step, sum.count - i);
+      if (sum.term_count == kTerms) {
+        if constexpr (kTerms > 0) sum_few_terms<kTerms>(sum, src, dst, p, step, bias);
+        else sum_vectors<1>(sum, src, dst, p, p, step, bias);
+      } else {
+        const int64_t i = sum_vectors<4>(sum, src, dst, p, p, step, bias);
+        sum_vectors<1>(sum, src, dst, i, p, step, bias);
       }
     }
   }
+}
+
+template <class T>
+void row_sum(const RowSum& sum) {
+  sum_rows<8, T, typename AccOf<T>::Type>(sum);
 }
 
 // kTerms terms of every row; their sums stay in registers.
@@ -212,40 +259,115 @@ void row_outer(const RowOuter& outer) {
 
 // ---- pixels -------------------------------------------------------------------------------
 
-template <class T>
-void pixel_sum(void* opaque_dst, const PixelTerm* terms, int64_t term_count,
-               const void* opaque_bias, int64_t channels) {
+// kVectors vectors of channels from `c` on; the last holds `last` of them.
+template <int kVectors, class T>
+inline __attribute__((always_inline)) void sum_channels(const PixelRun& run, int64_t pixel,
+                                                        int64_t c, int64_t last) {
   using Acc = typename AccOf<T>::Type;
   constexpr int kLanes = Simd<Acc>::kLanes;
-  T* dst = static_cast<T*>(opaque_dst);
-  const Acc* bias = static_cast<const Acc*>(opaque_bias);
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t left = channels - c;
-    Vec<Acc> acc = bias ? load_up_to(bias + c, left) : Vec<Acc>{};
-    for (int64_t t = 0; t < term_count; ++t) {
-      const T* src = static_cast<const T*>(terms[t].src);
-      const Acc* weight = static_cast<const Acc*>(terms[t].weight);
-      acc += load_up_to(src + c, left) * load_up_to(weight + c, left);
-    }
-    store_up_to(dst + c, acc, left);
+  const auto lanes = [last](int v) { return v < kVectors - 1 ? kLanes : last; };
+  Vec<Acc> acc[kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) acc[v] = Vec<Acc>{};
+  if (run.bias) {
+    const Acc* bias = static_cast<const Acc*>(run.bias) + c;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) acc[v] = load_up_to(bias + v * kLanes, lanes(v));
   }
+  const int64_t offset = pixel * run.src_step + c;
+#pragma GCC unroll 1
+  for (int64_t t = 0; t < run.term_count; ++t) {
+    const T* src = static_cast<const T*>(run.terms[t].src) + offset;
+    const Acc* weight = static_cast<const Acc*>(run.terms[t].weight) + c;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      acc[v] += load_up_to(src + v * kLanes, lanes(v)) * load_up_to(weight + v * kLanes, lanes(v));
+    }
+  }
+  T* dst = static_cast<T*>(run.dst) + pixel * run.dst_step + c;
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) store_up_to(dst + v * kLanes, acc[v], lanes(v));
 }
 
 template <class T>
-void pixel_outer(const void* opaque_grad, const PixelTerm* terms, int64_t term_count,
-                 int64_t channels) {
+void pixel_sum(const PixelRun& run) {
+  constexpr int kLanes = Simd<typename AccOf<T>::Type>::kLanes;
+  for (int64_t pixel = 0; pixel < run.pixels; ++pixel) {
+    int64_t c = 0;
+    for (; c + 4 * kLanes <= run.channels; c += 4 * kLanes) {
+      sum_channels<4, T>(run, pixel, c, kLanes);
+    }
+    for (; c + kLanes < run.channels; c += 2 * kLanes) {
+      const int64_t last = run.channels - c - kLanes;
+      sum_channels<2, T>(run, pixel, c, last < kLanes ? last : kLanes);
+    }
+    if (c < run.channels) sum_channels<1, T>(run, pixel, c, run.channels - c);
+  }
+}
+
+// Products of kTerms terms with kVectors vectors of channels from `c` on, summed over the pixels in
+// registers. The last vector holds `last` channels.
+template <int kTerms, int kVectors, class T>
+inline __attribute__((always_inline)) void outer_channels(const PixelRun& run,
+                                                          const PixelTerm* terms, int64_t c,
+                                                          int64_t last) {
   using Acc = typename AccOf<T>::Type;
   constexpr int kLanes = Simd<Acc>::kLanes;
-  const T* grad = static_cast<const T*>(opaque_grad);
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t left = channels - c;
-    const Vec<Acc> g = load_up_to(grad + c, left);
-    for (int64_t t = 0; t < term_count; ++t) {
-      const T* src = static_cast<const T*>(terms[t].src);
-      Acc* weight = static_cast<Acc*>(terms[t].weight);
-      store_up_to(weight + c, load_up_to(weight + c, left) + g * load_up_to(src + c, left), left);
+  const auto lanes = [last](int v) { return v < kVectors - 1 ? kLanes : last; };
+  Vec<Acc> acc[kTerms][kVectors];
+#pragma GCC unroll 4
+  for (int t = 0; t < kTerms; ++t) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) acc[t][v] = Vec<Acc>{};
+  }
+  for (int64_t pixel = 0; pixel < run.pixels; ++pixel) {
+    const T* grad = static_cast<const T*>(run.dst) + pixel * run.dst_step + c;
+    Vec<Acc> g[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) g[v] = load_up_to(grad + v * kLanes, lanes(v));
+#pragma GCC unroll 4
+    for (int t = 0; t < kTerms; ++t) {
+      const T* src = static_cast<const T*>(terms[t].src) + pixel * run.src_step + c;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        acc[t][v] += g[v] * load_up_to(src + v * kLanes, lanes(v));
+      }
     }
   }
+#pragma GCC unroll 4
+  for (int t = 0; t < kTerms; ++t) {
+    Acc* weight = static_cast<Acc*>(terms[t].weight) + c;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      Acc* at = weight + v * kLanes;
+      store_up_to(at, load_up_to(at, lanes(v)) + acc[t][v], lanes(v));
+    }
+  }
+}
+
+template <int kVectors, class T>
+inline __attribute__((always_inline)) void outer_all_terms(const PixelRun& run, int64_t c,
+                                                           int64_t last) {
+  int64_t t = 0;
+  for (; t + 4 <= run.term_count; t += 4) {
+    outer_channels<4, kVectors, T>(run, run.terms + t, c, last);
+  }
+  for (; t < run.term_count; ++t) outer_channels<1, kVectors, T>(run, run.terms + t, c, last);
+}
+
+template <class T>
+void pixel_outer(const PixelRun& run) {
+  constexpr int kLanes = Simd<typename AccOf<T>::Type>::kLanes;
+  constexpr int kVectors = kMaxRows >= 12 ? 4 : 2;  // times 4 terms: the accumulators
+  int64_t c = 0;
+  for (; c + kVectors * kLanes <= run.channels; c += kVectors * kLanes) {
+    outer_all_terms<kVectors, T>(run, c, kLanes);
+  }
+  for (; c + kLanes < run.channels; c += 2 * kLanes) {
+    const int64_t last = run.channels - c - kLanes;
+    outer_all_terms<2, T>(run, c, last < kLanes ? last : kLanes);
+  }
+  if (c < run.channels) outer_all_terms<1, T>(run, c, run.channels - c);
 }
 
 template <class T>

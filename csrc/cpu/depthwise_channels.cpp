@@ -26,7 +26,7 @@ struct RowPair {
   char* weight;
 };
 
-// Visits result pixels with the terms that reach them. Weights lie as [tap][channel of the chunk],
+// Visits runs of result pixels with the terms that reach them. Weights lie as [tap][channel of the chunk],
 // in the accumulate type.
 class PixelWalk {
  public:
@@ -42,22 +42,30 @@ class PixelWalk {
     return sum.batch * sum.dst_size[0] * sum.dst_size[1];
   }
 
-  // visit(offset of the result pixel, terms, how many), in the order of memory.
+  // visit(run): the pixels of a result row, by those that share their taps; run.dst is not set, but
+  // the offset of the first is visit's second argument.
   template <class Visit>
-  void for_each_pixel(int64_t row, int64_t channel, const Visit& visit) {
+  void for_each_run(int64_t row, int64_t channel, const Visit& visit) {
     const int64_t o1 = row % sum_.dst_size[1];
     const int64_t o0 = row / sum_.dst_size[1] % sum_.dst_size[0];
     const int64_t n = row / sum_.dst_size[1] / sum_.dst_size[0];
     if (!find_rows(n, channel, o0, o1)) return;
     const int64_t dst = n * sum_.dst.batch + channel * sum_.dst.channel +
                         o0 * sum_.dst.axis[0] + o1 * sum_.dst.axis[1];
-    for (int64_t q = 0; q < sum_.axes[2].front().dst_count; ++q) {
-      for (size_t p = 0; p < sum_.axes[2].size(); ++p) {
-        const AxisTaps& a2 = sum_.axes[2][p];
-        if (q >= a2.dst_count) break;
-        make_terms(a2, q, q >= inner_[p].begin && q < inner_[p].end);
-        visit(dst + (a2.dst_begin + q * a2.dst_step) * sum_.dst.axis[2], terms_.data(),
-              int64_t(terms_.size()));
+    for (size_t p = 0; p < sum_.axes[2].size(); ++p) {
+      const AxisTaps& a2 = sum_.axes[2][p];
+      for (int64_t q = 0; q < a2.dst_count;) {
+        const bool inside = q >= inner_[p].begin && q < inner_[p].end;
+        make_terms(a2, q, inside ? Range{0, a2.tap_count} : valid_taps(a2, q));
+        PixelRun run{};
+        run.dst_step = a2.dst_step * sum_.dst.axis[2];
+        run.terms = terms_.data();
+        run.term_count = int64_t(terms_.size());
+        run.src_step = a2.src_step * sum_.src.axis[2];
+        run.pixels = inside ? inner_[p].end - q : 1;
+        run.channels = std::min(chunk_, sum_.groups - channel);
+        visit(run, dst + (a2.dst_begin + q * a2.dst_step) * sum_.dst.axis[2]);
+        q += run.pixels;
       }
     }
   }
@@ -108,8 +116,7 @@ class PixelWalk {
             f.phase->tap_begin + j * f.phase->tap_step};
   }
 
-  void make_terms(const AxisTaps& a2, int64_t q, bool inner) {
-    const Range taps = inner ? Range{0, a2.tap_count} : valid_taps(a2, q);
+  void make_terms(const AxisTaps& a2, int64_t q, Range taps) {
     terms_.clear();
     const int64_t src_step = sum_.src.axis[2] * kernels_.elem_bytes;
     const int64_t weight_step = chunk_ * kernels_.acc_bytes;
@@ -149,14 +156,12 @@ class ChunkWorker {
     const int64_t count = std::min(chunk_, sum_.groups - channel);
     if (channel != loaded_) load(channel, count);
     loaded_ = channel;
-    char* dst = static_cast<char*>(sum_.dst.data);
-    const char* bias = sum_.bias.data ? bias_ : nullptr;
     for (int64_t row = rows.begin; row < rows.end; ++row) {
-      walk_.for_each_pixel(
-          row, channel, [&](int64_t offset, const PixelTerm* terms, int64_t term_count) {
-            kernels_.depthwise.pixel_sum(dst + offset * kernels_.elem_bytes, terms, term_count,
-                                         bias, count);
-          });
+      walk_.for_each_run(row, channel, [&](PixelRun& run, int64_t offset) {
+        run.dst = static_cast<char*>(sum_.dst.data) + offset * kernels_.elem_bytes;
+        run.bias = sum_.bias.data ? bias_ : nullptr;
+        kernels_.depthwise.pixel_sum(run);
+      });
     }
   }
 
@@ -164,13 +169,11 @@ class ChunkWorker {
   void outer_rows(int64_t channel, const WeightView& weight) {
     const int64_t count = std::min(chunk_, sum_.groups - channel);
     std::memset(weights_, 0, size_t(sum_.taps() * chunk_ * kernels_.acc_bytes));
-    const char* grad = static_cast<const char*>(sum_.dst.data);
     for (int64_t row = 0; row < PixelWalk::rows(sum_); ++row) {
-      walk_.for_each_pixel(
-          row, channel, [&](int64_t offset, const PixelTerm* terms, int64_t term_count) {
-            kernels_.depthwise.pixel_outer(grad + offset * kernels_.elem_bytes, terms, term_count,
-                                           count);
-          });
+      walk_.for_each_run(row, channel, [&](PixelRun& run, int64_t offset) {
+        run.dst = static_cast<char*>(sum_.dst.data) + offset * kernels_.elem_bytes;
+        kernels_.depthwise.pixel_outer(run);
+      });
     }
     for_each_kernel_row([&](int64_t t0, int64_t t1, char* row) {
       const int64_t offset = channel * weight.in_channel +

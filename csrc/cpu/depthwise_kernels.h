@@ -61,10 +61,22 @@ struct RowOuter {
   int64_t count;
 };
 
-// A tap of a pixel whose channels are contiguous.
+// A tap of pixels whose channels are contiguous.
 struct PixelTerm {
-  const void* src;  // storage type
-  void* weight;     // accumulate type
+  const void* src;  // of the storage type, for the first pixel
+  void* weight;     // of the accumulate type, for all pixels
+};
+
+// Evenly spaced pixels that share their taps.
+struct PixelRun {
+  void* dst;
+  int64_t dst_step;  // from pixel to pixel
+  const PixelTerm* terms;
+  int64_t term_count;
+  int64_t src_step;
+  int64_t pixels;
+  int64_t channels;
+  const void* bias;  // of each channel, or null
 };
 
 struct DepthwiseKernels {
@@ -85,13 +97,11 @@ struct DepthwiseKernels {
   void (*row_outer)(const RowOuter& outer);
   void (*row_outer_acc)(const RowOuter& outer);
 
-  // dst[c] = bias[c] + sum over terms of src[c] * weight[c] for c < channels; bias may be null.
-  void (*pixel_sum)(void* dst, const PixelTerm* terms, int64_t term_count, const void* bias,
-                    int64_t channels);
+  // dst[c] = bias[c] + sum over terms of src[c] * weight[c], for every pixel and channel.
+  void (*pixel_sum)(const PixelRun& run);
 
-  // weight[c] += src[c] * grad[c] for each term and c < channels.
-  void (*pixel_outer)(const void* grad, const PixelTerm* terms, int64_t term_count,
-                      int64_t channels);
+  // weight[c] += sum over pixels of src[c] * dst[c], for every term and channel.
+  void (*pixel_outer)(const PixelRun& run);
 };
 
 }  // namespace mxd::cpu

@@ -97,8 +97,15 @@ void RowWalk::for_each_group(const Visit& visit) {
       const int64_t beyond = std::max<int64_t>(0, row - a1.dst_begin);
       return std::min((beyond + a1.dst_step - 1) / a1.dst_step, a1.dst_count);
     };
-    const Range all{first_from(results_.begin), first_from(results_.end)};
-    const Range inner = valid_results(a1, a1.tap_count - 1, valid_results(a1, 0, all));
+    Range all{first_from(results_.begin), first_from(results_.end)};
+    const Range first_tap = valid_results(a1, 0, all);
+    const Range last_tap = valid_results(a1, a1.tap_count - 1, all);
+    const Range inner{std::max(first_tap.begin, last_tap.begin),
+                      std::min(first_tap.end, last_tap.end)};
+    if (plan_.contracts()) {  // other rows get nothing from these source rows
+      all = {std::min(first_tap.begin, last_tap.begin),
+             std::min(all.end, std::max(first_tap.end, last_tap.end))};
+    }
     for (int64_t q = all.begin; q < all.end;) {
       const bool inside = q >= inner.begin && q < inner.end;
       const int64_t rows = inside ? inner.end - q : 1;

@@ -3,7 +3,6 @@
 #include "cpu/kernels.h"
 #include "cpu/simd.inl"
 #include "cpu/transpose.inl"
-#include "cpu/depthwise.inl"
 
 namespace {
 
@@ -19,6 +18,12 @@ constexpr int kMaxRows = 12;
 #else
 constexpr int kMaxRows = 6;
 #endif
+
+}  // namespace
+
+#include "cpu/depthwise.inl"
+
+namespace {
 
 // ---- gemm ---------------------------------------------------------------------------------
 
