@@ -196,8 +196,10 @@ void sum_rows(const RowSum& sum) {
     T* dst = static_cast<T*>(sum.dst) + r * sum.dst_row_step;
     for (int64_t p = 0; p < step; p += kLanes) {
       if (sum.term_count == kTerms) {
-        if constexpr (kTerms > 0) sum_few_terms<kTerms>(sum, src, dst, p, step, bias);
-        else sum_vectors<1>(sum, src, dst, p, p, step, bias);
+        if constexpr (kTerms > 0)
+          sum_few_terms<kTerms>(sum, src, dst, p, step, bias);
+        else
+          sum_vectors<1>(sum, src, dst, p, p, step, bias);
       } else {
         const int64_t i = sum_vectors<4>(sum, src, dst, p, p, step, bias);
         sum_vectors<1>(sum, src, dst, i, p, step, bias);
@@ -218,10 +220,14 @@ inline __attribute__((always_inline)) void outer_terms(const RowOuter& outer, co
   Vec<Acc> acc[kTerms];
 #pragma GCC unroll 8
   for (int t = 0; t < kTerms; ++t) acc[t] = Vec<Acc>{};
+  // The rows of a phase lie apart in memory: the hardware does not foresee them.
+  constexpr int64_t kBytesAhead = 2048;
+  const int64_t ahead = 1 + kBytesAhead / (outer.count * int64_t(sizeof(T)));
   for (int64_t r = 0; r < outer.rows; ++r) {
     const Acc* src = static_cast<const Acc*>(outer.src) + r * outer.src_row_step;
     const T* grad = static_cast<const T*>(outer.grad) + r * outer.grad_row_step;
     for (int64_t i = p; i < outer.count; i += step) {
+      __builtin_prefetch(grad + ahead * outer.grad_row_step + i);
       const Vec<Acc> g = load_up_to(grad + i, outer.count - i);
 #pragma GCC unroll 8
       for (int t = 0; t < kTerms; ++t) acc[t] += g * load<Acc>(src + terms[t].src + i);
@@ -373,7 +379,7 @@ void pixel_outer(const PixelRun& run) {
 template <class T>
 constexpr DepthwiseKernels depthwise_kernels_of() {
   using Acc = typename AccOf<T>::Type;
-  return {expand<T>,    arrange<Acc>, row_sum<T>,     row_sum<Acc>, contract<Acc>,
+  return {expand<T>,    arrange<Acc>,   row_sum<T>,   row_sum<Acc>,  contract<Acc>,
           row_outer<T>, row_outer<Acc>, pixel_sum<T>, pixel_outer<T>};
 }
 

@@ -26,8 +26,8 @@ struct RowPair {
   char* weight;
 };
 
-// Visits runs of result pixels with the terms that reach them. Weights lie as [tap][channel of the chunk],
-// in the accumulate type.
+// Visits runs of result pixels with the terms that reach them. Weights lie as [tap][channel of the
+// chunk], in the accumulate type.
 class PixelWalk {
  public:
   PixelWalk(const TapSum& sum, int64_t chunk, char* weights)
@@ -38,9 +38,7 @@ class PixelWalk {
     }
   }
 
-  static int64_t rows(const TapSum& sum) {
-    return sum.batch * sum.dst_size[0] * sum.dst_size[1];
-  }
+  static int64_t rows(const TapSum& sum) { return sum.batch * sum.dst_size[0] * sum.dst_size[1]; }
 
   // visit(run): the pixels of a result row, by those that share their taps; run.dst is not set, but
   // the offset of the first is visit's second argument.
@@ -50,8 +48,8 @@ class PixelWalk {
     const int64_t o0 = row / sum_.dst_size[1] % sum_.dst_size[0];
     const int64_t n = row / sum_.dst_size[1] / sum_.dst_size[0];
     if (!find_rows(n, channel, o0, o1)) return;
-    const int64_t dst = n * sum_.dst.batch + channel * sum_.dst.channel +
-                        o0 * sum_.dst.axis[0] + o1 * sum_.dst.axis[1];
+    const int64_t dst = n * sum_.dst.batch + channel * sum_.dst.channel + o0 * sum_.dst.axis[0] +
+                        o1 * sum_.dst.axis[1];
     for (size_t p = 0; p < sum_.axes[2].size(); ++p) {
       const AxisTaps& a2 = sum_.axes[2][p];
       for (int64_t q = 0; q < a2.dst_count;) {
@@ -98,12 +96,10 @@ class PixelWalk {
         const auto [i1, t1] = place(f1, j1);
         const int64_t src = n * sum_.src.batch + channel * sum_.src.channel +
                             i0 * sum_.src.axis[0] + i1 * sum_.src.axis[1];
-        const int64_t row =
-            (t0 - sum_.first_tap[0]) * sum_.kernel[1] + t1 - sum_.first_tap[1];
+        const int64_t row = (t0 - sum_.first_tap[0]) * sum_.kernel[1] + t1 - sum_.first_tap[1];
         const int64_t weight = (row * sum_.kernel[2] - sum_.first_tap[2]) * chunk_;
-        row_pairs_.push_back(
-            {static_cast<const char*>(sum_.src.data) + src * kernels_.elem_bytes,
-             weights_ + weight * kernels_.acc_bytes});
+        row_pairs_.push_back({static_cast<const char*>(sum_.src.data) + src * kernels_.elem_bytes,
+                              weights_ + weight * kernels_.acc_bytes});
       }
     }
     return true;
@@ -176,13 +172,11 @@ class ChunkWorker {
       });
     }
     for_each_kernel_row([&](int64_t t0, int64_t t1, char* row) {
-      const int64_t offset = channel * weight.in_channel +
-                             (sum_.first_tap[0] + t0) * weight.tap[0] +
-                             (sum_.first_tap[1] + t1) * weight.tap[1] +
-                             sum_.first_tap[2] * weight.tap[2];
-      kernels_.store(static_cast<char*>(weight.data) + offset * kernels_.elem_bytes,
-                     weight.tap[2], weight.in_channel, row, chunk_, sum_.kernel[2], count, nullptr,
-                     0, 0);
+      const int64_t offset =
+          channel * weight.in_channel + (sum_.first_tap[0] + t0) * weight.tap[0] +
+          (sum_.first_tap[1] + t1) * weight.tap[1] + sum_.first_tap[2] * weight.tap[2];
+      kernels_.store(static_cast<char*>(weight.data) + offset * kernels_.elem_bytes, weight.tap[2],
+                     weight.in_channel, row, chunk_, sum_.kernel[2], count, nullptr, 0, 0);
     });
   }
 
@@ -233,8 +227,7 @@ bool channels_fit(const Problem& problem) {
 }
 
 void run_depthwise_channels(const TapSum& sum, const Resources& resources) {
-  const int64_t chunk =
-      channels_of_chunk(*sum.kernels, sum.groups, sum.taps(), sum.groups);
+  const int64_t chunk = channels_of_chunk(*sum.kernels, sum.groups, sum.taps(), sum.groups);
   const int64_t chunks = ceil_div(sum.groups, chunk);
   const int64_t rows = PixelWalk::rows(sum);
   const int64_t shares = std::min(ceil_div(kWantedJobs, chunks), rows);

@@ -47,7 +47,8 @@ struct RowSum {
 };
 
 // The transpose of RowSum in its weights: with j = i % (period * vector),
-//     sums[term.weight + j] += sum over rows, and i of equal j, of src[r][term.src + i] * grad[r][i].
+//     sums[term.weight + j] += sum over rows, and i of equal j, of src[r][term.src + i] *
+//     grad[r][i].
 struct RowOuter {
   const void* src;
   int64_t src_row_step;

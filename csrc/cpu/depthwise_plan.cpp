@@ -55,7 +55,8 @@ Reach reach_of(const Axis& axis, Pass pass) {
     const double size = double(axis.out);
     return {std::min(double(axis.kernel), size), std::min(reach + 1, size)};
   }
-  const double taps = double((axis.kernel - 1) / (axis.stride / std::gcd(axis.stride, axis.dilate)));
+  const double taps =
+      double((axis.kernel - 1) / (axis.stride / std::gcd(axis.stride, axis.dilate)));
   const double size = double(axis.in);
   return {std::min(taps + 1, size), std::min(reach / double(axis.stride) + 1, size)};
 }
@@ -91,8 +92,8 @@ FlatAxis::FlatAxis(const TapSum& sum, int64_t no_tap) {
   }
   taps.assign(distances.size() * size_t(lanes), int32_t(no_tap));
   for (const ShiftedTap& tap : shifted) {
-    const int64_t slot = std::lower_bound(distances.begin(), distances.end(), distance(tap)) -
-                         distances.begin();
+    const int64_t slot =
+        std::lower_bound(distances.begin(), distances.end(), distance(tap)) - distances.begin();
     const int64_t residue = tap.shift + origin - floor_div(tap.shift + origin, stride) * stride;
     int64_t lane = forward ? residue - origin : residue;
     lane += lane < 0 ? stride : 0;
@@ -102,8 +103,7 @@ FlatAxis::FlatAxis(const TapSum& sum, int64_t no_tap) {
   }
 }
 
-RowPlan::RowPlan(const TapSum& s)
-    : sum(s), flat(s, s.kernel[2]), shifts(shift_range(s.axes[1])) {
+RowPlan::RowPlan(const TapSum& s) : sum(s), flat(s, s.kernel[2]), shifts(shift_range(s.axes[1])) {
   const int64_t vector = sum.kernels->vector;
   const int64_t acc = sum.kernels->acc_bytes;
   int64_t taps[2] = {0, 0};  // that reach one result, at most
@@ -181,8 +181,8 @@ bool rows_fit(const Problem& problem, Pass pass) {
       channels * double(g.axis[0].kernel) * double(g.axis[1].kernel) * slots * lanes;
   const double pitch = lanes + reach + 2 * double(row.stride) + 4 * double(vector);
   const bool contracts = pass == Pass::kDataGradient && row.stride > 1;
-  const double rows = channels * reach_of(g.axis[0], pass).taps *
-                      (contracts ? 1 : reach_of(g.axis[1], pass).span);
+  const double rows =
+      channels * reach_of(g.axis[0], pass).taps * (contracts ? 1 : reach_of(g.axis[1], pass).span);
   const double acc = double(kernels.acc_bytes);
   return patterns * acc <= double(kPatternBytes) && rows * pitch * acc <= double(kRowBytes);
 }

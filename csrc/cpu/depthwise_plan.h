@@ -49,9 +49,9 @@ struct FlatAxis {
   int64_t results = 0;    // of a row, before that
   int64_t first_src = 0;  // source pixel that a row begins with: before the source, if negative
   int64_t src_size = 0;
-  int64_t period = 1;           // of the weights, in vectors
-  std::vector<int64_t> slots;   // where the source of each slot begins in a row
-  std::vector<int32_t> taps;    // slot by slot, the tap of each lane of the period, or no_tap
+  int64_t period = 1;          // of the weights, in vectors
+  std::vector<int64_t> slots;  // where the source of each slot begins in a row
+  std::vector<int32_t> taps;   // slot by slot, the tap of each lane of the period, or no_tap
 };
 
 // A piece of work is a block of result rows, or a segment of them where rows are long, for one

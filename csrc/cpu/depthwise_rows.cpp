@@ -30,8 +30,7 @@ void RowWalk::begin(int64_t piece, const char* src) {
 
 int64_t RowWalk::offset_of(int64_t row) const {
   const TensorView& dst = plan_.sum.dst;
-  return batch_ * dst.batch +
-         (plane_->dst_begin + plane_result_ * plane_->dst_step) * dst.axis[0] +
+  return batch_ * dst.batch + (plane_->dst_begin + plane_result_ * plane_->dst_step) * dst.axis[0] +
          (results_.begin + row) * dst.axis[1] + segment_begin_ / plan_.flat.width * dst.axis[2];
 }
 
@@ -65,8 +64,8 @@ void RowWalk::bring(Range rows) {
                              rows.begin * src.axis[1] + (first + begin) * src.axis[2];
       expansion.src = src_ + offset * kernels_.elem_bytes;
       kernels_.depthwise.expand(expansion);
-      expansion.dst = static_cast<char*>(expansion.dst) +
-                      expansion.rows * plan_.pitch * kernels_.acc_bytes;
+      expansion.dst =
+          static_cast<char*>(expansion.dst) + expansion.rows * plan_.pitch * kernels_.acc_bytes;
     }
   }
 }

@@ -33,7 +33,8 @@ class RowWalk {
   RowWalk(const RowPlan& plan, Scratch& scratch)
       : plan_(plan),
         kernels_(*plan.sum.kernels),
-        rows_(scratch.take<char>(plan.src_planes * plan.chunk_rows * plan.pitch * kernels_.acc_bytes)),
+        rows_(scratch.take<char>(plan.src_planes * plan.chunk_rows * plan.pitch *
+                                 kernels_.acc_bytes)),
         terms_(scratch.take<RowTerm>(plan.most_terms)),
         sticky_(scratch.take<char>(kAlignment)) {}
 

@@ -49,9 +49,9 @@ class KernelWorker {
     const int64_t filter = job % g.out_channels;
     const char* data = static_cast<const char*>(problem_.data.data) +
                        in_channel * problem_.data.channel * kernels_.elem_bytes;
-    const char* grad = static_cast<const char*>(problem_.out.data) +
-                       (job / pairs * g.out_channels + filter) * problem_.out.channel *
-                           kernels_.elem_bytes;
+    const char* grad =
+        static_cast<const char*>(problem_.out.data) +
+        (job / pairs * g.out_channels + filter) * problem_.out.channel * kernels_.elem_bytes;
     sum_pieces(data, grad, false);
     const int64_t lanes = plan_.pattern_lanes();
     if (!std::all_of(sums_, sums_ + lanes, [](Acc sum) { return std::isfinite(sum); })) {
@@ -113,8 +113,8 @@ class KernelWorker {
         const int64_t at = offset + (sum.first_tap[0] + t0) * weight.tap[0] +
                            (sum.first_tap[1] + t1) * weight.tap[1] +
                            sum.first_tap[2] * weight.tap[2];
-        kernels_.store(static_cast<char*>(weight.data) + at * kernels_.elem_bytes, 0,
-                       weight.tap[2], kernel_row_, 0, 1, sum.kernel[2], nullptr, 0, 0);
+        kernels_.store(static_cast<char*>(weight.data) + at * kernels_.elem_bytes, 0, weight.tap[2],
+                       kernel_row_, 0, 1, sum.kernel[2], nullptr, 0, 0);
       }
     }
   }

@@ -1,4 +1,5 @@
 // The primitives of depthwise layers, held against cpu/depthwise_kernels.h.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -33,6 +34,9 @@ class Elements {
   void set(int64_t i, double value) {
     store_element(dtype_, value, bytes_.data() + i * size_of(dtype_));
   }
+  void set_nan(int64_t i) {
+    std::fill_n(bytes_.begin() + i * size_of(dtype_), size_of(dtype_), char(0xff));
+  }
 
  private:
   DType dtype_;
@@ -65,7 +69,7 @@ MXD_TEST(depthwise_expand, "expand: repeats, strides, zeros around, tails, exact
           Elements dst(acc, 2 * pitch);
           Elements sticky(acc, kernels.vector);
           for (int64_t l = 0; l < kernels.vector; ++l) sticky.set(l, 0);
-          cpu::RowExpansion expansion{dst.data(), pitch, src.data(), span,   stride, 2,
+          cpu::RowExpansion expansion{dst.data(), pitch, src.data(), span,   stride,       2,
                                       lead,       count, repeat,     length, sticky.data()};
           kernels.depthwise.expand(expansion);
           bool right = true;
@@ -73,16 +77,20 @@ MXD_TEST(depthwise_expand, "expand: repeats, strides, zeros around, tails, exact
             const int64_t pixel = i % pitch - lead;
             if (i % pitch >= length) continue;
             const bool exists = pixel >= 0 && pixel < count * repeat;
-            right = right &&
-                    dst[i] == (exists ? src[i / pitch * span + pixel / repeat * stride] : 0.0);
+            right =
+                right && dst[i] == (exists ? src[i / pitch * span + pixel / repeat * stride] : 0.0);
           }
           for (int64_t l = 0; l < kernels.vector; ++l) right = right && sticky[l] == 0;
           MXD_CHECK(right, "expand of " + name + ": " + std::to_string(count) + " pixels, repeat " +
                                std::to_string(repeat) + ", stride " + std::to_string(stride));
           if (span == 0) continue;
 
-          const double intruders[] = {std::numeric_limits<double>::infinity(), std::nan("")};
-          src.set(draw(random, 0, count - 1) * stride, intruders[count % 2]);
+          const int64_t intruder = draw(random, 0, count - 1) * stride;
+          if (count % 2) {
+            src.set_nan(intruder);
+          } else {
+            src.set(intruder, std::numeric_limits<double>::infinity());
+          }
           kernels.depthwise.expand(expansion);
           bool found = false;
           for (int64_t l = 0; l < kernels.vector; ++l) found = found || std::isnan(sticky[l]);
@@ -122,7 +130,8 @@ int64_t whole_vectors(const cpu::Kernels& kernels, int64_t count) {
   return (count + kernels.vector - 1) / kernels.vector * kernels.vector;
 }
 
-MXD_TEST(depthwise_row_sum, "row_sum: periods, terms, tails, bias, accumulate, nothing else written") {
+MXD_TEST(depthwise_row_sum,
+         "row_sum: periods, terms, tails, bias, accumulate, nothing else written") {
   Random random(options().seed);
   for_each_table([&](const cpu::Kernels& kernels, DType dtype, DType acc, const std::string& name) {
     for (const bool into_acc : {false, true}) {
@@ -150,10 +159,17 @@ MXD_TEST(depthwise_row_sum, "row_sum: periods, terms, tails, bias, accumulate, n
             }
             expected.push_back(value);
           }
-          const cpu::RowSum sum{src.data(), pitch,      weights.data(),
-                                period,     terms.data(), term_count,
-                                start == 0, start == 1 ? bias.data() : nullptr,
-                                dst.data(), 2 * count,  3,
+          const cpu::RowSum sum{src.data(),
+                                pitch,
+                                weights.data(),
+                                period,
+                                terms.data(),
+                                term_count,
+                                start == 0,
+                                start == 1 ? bias.data() : nullptr,
+                                dst.data(),
+                                2 * count,
+                                3,
                                 count};
           (into_acc ? kernels.depthwise.row_sum_acc : kernels.depthwise.row_sum)(sum);
           bool right = true;
@@ -189,13 +205,13 @@ MXD_TEST(depthwise_row_outer, "row_outer: periods, terms, tails, exact gradients
             double value = sums[s];
             for (int64_t i = s % lanes; i < count; i += lanes) {
               for (const int64_t row : {0, 1}) {
-                value += src[row * pitch + terms[size_t(s / lanes)].src + i] *
-                         grad[row * count + i];
+                value +=
+                    src[row * pitch + terms[size_t(s / lanes)].src + i] * grad[row * count + i];
               }
             }
             expected.push_back(value);
           }
-          const cpu::RowOuter outer{src.data(), pitch,        grad.data(), count, period,
+          const cpu::RowOuter outer{src.data(),   pitch,      grad.data(), count, period,
                                     terms.data(), term_count, sums.data(), 2,     count};
           (from_acc ? kernels.depthwise.row_outer_acc : kernels.depthwise.row_outer)(outer);
           bool right = true;
@@ -211,40 +227,51 @@ MXD_TEST(depthwise_row_outer, "row_outer: periods, terms, tails, exact gradients
   });
 }
 
-MXD_TEST(depthwise_pixels, "pixel_sum and pixel_outer: every tail, exact memory") {
+MXD_TEST(depthwise_pixels, "pixel_sum and pixel_outer: terms, every tail, exact memory") {
   Random random(options().seed);
   for_each_table([&](const cpu::Kernels& kernels, DType dtype, DType acc, const std::string& name) {
-    for (int64_t channels = 1; channels <= 3 * kernels.vector + 1; ++channels) {
-      const int64_t term_count = draw(random, 0, 5);
+    for (int64_t channels = 1; channels <= 7 * kernels.vector + 1; channels += draw(random, 1, 3)) {
+      const int64_t term_count = draw(random, 0, 9);
+      const int64_t pixels = draw(random, 1, 3);
+      const int64_t step = channels + draw(random, 0, 3);
+      const int64_t span = (pixels - 1) * step + channels;
       std::vector<Elements> src, weight;
       std::vector<cpu::PixelTerm> terms;
       for (int64_t t = 0; t < term_count; ++t) {
-        src.push_back(Elements::random(dtype, channels, random));
+        src.push_back(Elements::random(dtype, span, random));
         weight.push_back(Elements::random(acc, channels, random));
       }
       for (int64_t t = 0; t < term_count; ++t) {
         terms.push_back({src[size_t(t)].data(), weight[size_t(t)].data()});
       }
       Elements bias = Elements::random(acc, channels, random);
-      Elements grad = Elements::random(dtype, channels, random);
-      Elements dst(dtype, channels);
+      Elements grad = Elements::random(dtype, span, random);
+      Elements dst = grad;
       const bool biased = draw(random, 0, 1) == 1;
-      kernels.depthwise.pixel_sum(dst.data(), terms.data(), term_count,
-                                  biased ? bias.data() : nullptr, channels);
+      cpu::PixelRun run{dst.data(), step,   terms.data(), term_count,
+                        step,       pixels, channels,     biased ? bias.data() : nullptr};
+      kernels.depthwise.pixel_sum(run);
       const std::vector<Elements> before = weight;
-      kernels.depthwise.pixel_outer(grad.data(), terms.data(), term_count, channels);
+      run.dst = grad.data();
+      kernels.depthwise.pixel_outer(run);
       bool right = true;
-      for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < span; ++i) {
+        const int64_t c = i % step;
         Elements expected(dtype, 1);
-        double value = biased ? bias[c] : 0.0;
-        for (size_t t = 0; t < src.size(); ++t) {
-          value += src[t][c] * before[t][c];
-          right = right && weight[t][c] == before[t][c] + src[t][c] * grad[c];
-        }
-        expected.set(0, value);
-        right = right && dst[c] == expected[0];
+        double value = biased && c < channels ? bias[c] : 0.0;
+        for (size_t t = 0; c < channels && t < src.size(); ++t) value += src[t][i] * before[t][c];
+        expected.set(0, c < channels ? value : grad[i]);
+        right = right && dst[i] == expected[0];
       }
-      MXD_CHECK(right, "pixels of " + name + ": " + std::to_string(channels) + " channels");
+      for (int64_t c = 0; c < channels; ++c) {
+        for (size_t t = 0; t < src.size(); ++t) {
+          double value = before[t][c];
+          for (int64_t i = c; i < span; i += step) value += src[t][i] * grad[i];
+          right = right && weight[t][c] == value;
+        }
+      }
+      MXD_CHECK(right, "pixels of " + name + ": " + std::to_string(channels) + " channels, " +
+                           std::to_string(term_count) + " terms");
     }
   });
 }
