@@ -84,6 +84,11 @@ Range valid_results(const AxisTaps& taps, int64_t tap, Range within) {
   return {begin, std::max(begin, end)};
 }
 
+Range valid_taps(const AxisTaps& taps, int64_t result) {
+  const int64_t index = taps.src_begin + result * taps.src_step;
+  return taps_between(index, index, taps.src_tap_step, taps.src_size, taps.tap_count);
+}
+
 int64_t phase_candidates(const Axis& axis) {
   const int64_t first_taps =
       std::min(axis.kernel, axis.stride / std::gcd(axis.stride, axis.dilate));

@@ -46,4 +46,7 @@ std::vector<AxisTaps> data_gradient_taps(const Axis& axis);
 // Results q in `within` whose source index for tap j lies inside the source.
 Range valid_results(const AxisTaps& taps, int64_t tap, Range within);
 
+// The taps whose source index for result q lies inside the source.
+Range valid_taps(const AxisTaps& taps, int64_t result);
+
 }  // namespace mxd

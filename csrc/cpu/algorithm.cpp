@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/tap_plan.h"
+#include "cpu/depthwise.h"
 #include "cpu/engine.h"
 #include "cpu/filter_plan.h"
 #include "cpu/minimal_filter_weight.h"
@@ -99,15 +100,32 @@ const char* name_of(Lanes lanes) {
 // Groups of so few channel pairs go without panels: a register tile would stand empty but for a
 // row or two.
 constexpr int64_t kDepthwiseProducts = 2;
-// Their kernels lie in a worker's scratch whole: with this many taps at most half of its floor.
-constexpr int64_t kDepthwiseTaps = int64_t(1) << 15;
+
+// Whether a depthwise layer runs along its channels: they must be contiguous on both sides.
+bool channels_fill_lanes(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  return g.in_channels == 1 && g.out_channels == 1 && g.groups > 1 && problem.data.channel == 1 &&
+         problem.out.channel == 1;
+}
 
 namespace {
 
-bool can_be_depthwise(const Geometry& g) {
-  return g.in_channels * g.out_channels <= kDepthwiseProducts &&
-         double(g.axis[0].kernel) * double(g.axis[1].kernel) * double(g.axis[2].kernel) <=
-             double(kDepthwiseTaps);
+// The depthwise choice, or kFill where the direct sums of dense layers must do.
+Choice choose_depthwise(Pass pass, const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const char* unfiltered = "a group has too few channels";
+  if (g.in_channels * g.out_channels <= kDepthwiseProducts) {
+    const Lanes channels = pass == Pass::kDataGradient ? Lanes::kInChannels : Lanes::kOutChannels;
+    if (channels_fill_lanes(problem) && depthwise_fits(problem, pass, channels)) {
+      return {Algorithm::kDepthwise, channels,
+              "one channel a group; channels are contiguous and fill the vectors", unfiltered};
+    }
+    if (depthwise_fits(problem, pass, Lanes::kPixels)) {
+      return {Algorithm::kDepthwise, Lanes::kPixels,
+              "a group has one or two channels; vectors of pixels along each row", unfiltered};
+    }
+  }
+  return {Algorithm::kFill, Lanes::kPixels, ""};
 }
 
 Choice choose_direct(Pass pass, const Problem& problem) {
@@ -135,11 +153,6 @@ Choice choose_direct(Pass pass, const Problem& problem) {
   return choose_tap_sum(g.batch * g.in_pixels(), g.in_channels, problem.data.channel == 1, vector,
                         Lanes::kInChannels);
 }
-
-const Choice kDepthwiseChoice = {
-    Algorithm::kDepthwise, Lanes::kPixels,
-    "a group has one or two channels: each tap adds a scaled row to a row of results",
-    "a group has too few channels"};
 
 // Why minimal filtering cannot do the problem, or null.
 const char* cannot_filter(Pass pass, const Problem& problem, int64_t workspace_bytes) {
@@ -198,7 +211,8 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   if (forced == int(Algorithm::kTapSum) || forced == int(Algorithm::kTapOuter)) {
     return choose_direct(pass, problem);
   }
-  if (can_be_depthwise(g)) return kDepthwiseChoice;
+  const Choice depthwise = choose_depthwise(pass, problem);
+  if (depthwise.algorithm == Algorithm::kDepthwise) return depthwise;
   const char* unfiltered = !minimal_filtering() ? "minimal filtering is switched off"
                                                 : cannot_filter(pass, problem, workspace_bytes);
   if (!unfiltered) unfiltered = filtering_loses(pass, problem);

@@ -80,7 +80,7 @@ void weight_gradient(const Problem& given, const Resources& resources) {
     count_run(Algorithm::kTapOuter);
   }
   if (choice.algorithm == Algorithm::kDepthwise) {
-    run_depthwise_weight(problem, resources);
+    run_depthwise_weight(problem, choice.lanes, resources);
   } else {
     run_tap_outer(problem, choice.lanes, resources);
   }

@@ -7,7 +7,7 @@
 //   gemm   multiplies two panels into a tile of accumulators;
 //   store  rounds a block of accumulators into a strided block of a tensor, adding the bias;
 //   interleave   merges lines of accumulators that alternate in memory;
-//   add_scaled, dot   work on rows of a single channel, where panels do not pay.
+//   depthwise   is for layers of single channels, where panels do not pay.
 //
 // Panels. A panel holds `width` rows-or-columns of one operand, k outermost:
 //
@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "core/geometry.h"
+#include "cpu/depthwise_kernels.h"
 #include "cpu/filter_kernels.h"
 #include "cpu/outer_kernels.h"
 
@@ -90,12 +91,7 @@ struct Kernels {
   // whole vectors: reads and writes as if count were rounded up to one.
   void (*interleave)(void* dst, const void* const* rows, int64_t row_count, int64_t count);
 
-  // acc[i] += factor * src[i * src_stride] for i < count; acc of the accumulate type.
-  void (*add_scaled)(void* acc, const void* src, int64_t src_stride, double factor, int64_t count);
-
-  // The sum of a[i * a_stride] * b[i * b_stride] for i < count, formed in the accumulate type.
-  double (*dot)(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count);
-
+  DepthwiseKernels depthwise;
   FilterKernels filter;  // all null for float64
   OuterKernels outer;
 };

@@ -20,6 +20,12 @@ constexpr int kMaxRows = 12;
 constexpr int kMaxRows = 6;
 #endif
 
+}  // namespace
+
+#include "cpu/depthwise.inl"
+
+namespace {
+
 // ---- gemm ---------------------------------------------------------------------------------
 
 template <class Acc, int kRows, int kVectors>
@@ -350,74 +356,6 @@ void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64
   }
 }
 
-// ---- rows of one channel ------------------------------------------------------------------
-
-template <int kStride, class T, class Acc>
-inline __attribute__((always_inline)) void add_row(Acc* acc, const T* src, Acc factor,
-                                                   int64_t count) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const Vec<Acc> s = load_strided<kStride>(src + i * kStride, kLanes);
-    store<Acc>(acc + i, load<Acc>(acc + i) + factor * s);
-  }
-  if (i < count) {
-    const Vec<Acc> s = load_strided<kStride>(src + i * kStride, count - i);
-    store_first(acc + i, load_first(acc + i, count - i) + factor * s, count - i);
-  }
-}
-
-template <class T>
-void add_scaled(void* opaque_acc, const void* opaque_src, int64_t src_stride, double factor,
-                int64_t count) {
-  using Acc = typename AccOf<T>::Type;
-  Acc* acc = static_cast<Acc*>(opaque_acc);
-  const T* src = static_cast<const T*>(opaque_src);
-  if (src_stride == 1) {
-    add_row<1>(acc, src, Acc(factor), count);
-  } else if (src_stride == 2) {
-    add_row<2>(acc, src, Acc(factor), count);
-  } else {
-    for (int64_t i = 0; i < count; ++i) acc[i] += Acc(factor) * to_acc(src[i * src_stride]);
-  }
-}
-
-template <int kStride, class T>
-inline __attribute__((always_inline)) auto dot_row(const T* a, const T* b, int64_t count) {
-  using Acc = typename AccOf<T>::Type;
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  Vec<Acc> even{};
-  Vec<Acc> odd{};
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
-    even += load_as(a + i) * load_strided<kStride>(b + i * kStride, kLanes);
-    odd += load_as(a + i + kLanes) * load_strided<kStride>(b + (i + kLanes) * kStride, kLanes);
-  }
-  for (; i + kLanes <= count; i += kLanes) {
-    even += load_as(a + i) * load_strided<kStride>(b + i * kStride, kLanes);
-  }
-  if (i < count) {
-    odd += load_first(a + i, count - i) * load_strided<kStride>(b + i * kStride, count - i);
-  }
-  even += odd;
-  Acc total = 0;
-  for (int l = 0; l < kLanes; ++l) total += even[l];
-  return total;
-}
-
-template <class T>
-double dot(const void* opaque_a, int64_t a_stride, const void* opaque_b, int64_t b_stride,
-           int64_t count) {
-  using Acc = typename AccOf<T>::Type;
-  const T* a = static_cast<const T*>(opaque_a);
-  const T* b = static_cast<const T*>(opaque_b);
-  if (a_stride == 1 && b_stride == 1) return dot_row<1>(a, b, count);
-  if (a_stride == 1 && b_stride == 2) return dot_row<2>(a, b, count);
-  Acc total = 0;
-  for (int64_t i = 0; i < count; ++i) total += to_acc(a[i * a_stride]) * to_acc(b[i * b_stride]);
-  return total;
-}
-
 // ---- interleave ---------------------------------------------------------------------------
 
 // a0 b0 a1 b1 ...: the first and the second vector of it.
@@ -534,8 +472,7 @@ constexpr Kernels kernels_of(const char* isa) {
           gemm<Acc>,
           store_block<T>,
           interleave<Acc>,
-          add_scaled<T>,
-          dot<T>,
+          depthwise_kernels_of<T>(),
           filter_kernels_of<T>(),
           outer_kernels_of<T>()};
 }

@@ -22,22 +22,6 @@ inline __attribute__((always_inline)) void transpose_groups(Vec<Acc> (&rows)[kRo
   }
 }
 
-// The first `count` lanes, 0 < count < lanes, rounded to the type of the memory.
-inline void store_first_as(float* p, Vec<float> v, int64_t count) { store_first(p, v, count); }
-inline void store_first_as(double* p, Vec<double> v, int64_t count) { store_first(p, v, count); }
-
-template <class T>
-inline void store_first_as(T* p, Vec<float> v, int64_t count) {
-  T lanes[Simd<float>::kLanes];
-  store_as(lanes, v);
-#if defined(__AVX512F__)
-  _mm256_mask_storeu_epi16(p, first_lanes(count),
-                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
-#else
-  for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
-#endif
-}
-
 template <class Acc, class To>
 inline __attribute__((always_inline)) void store_lanes(To* p, Vec<Acc> v, int64_t count) {
   if (count >= Simd<Acc>::kLanes) {

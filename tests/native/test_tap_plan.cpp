@@ -52,10 +52,13 @@ void check_phase(const AxisTaps& phase, const Axis& axis) {
     return src >= 0 && src < phase.src_size;
   };
   for (int64_t q = 0; q < phase.dst_count; ++q) {
+    const Range taps = valid_taps(phase, q);
     for (int64_t j = 0; j < phase.tap_count; ++j) {
       const Range results = valid_results(phase, j, {0, phase.dst_count});
       MXD_CHECK(inside(q, j) == (q >= results.begin && q < results.end),
                 "valid_results is wrong: " + text_of(axis));
+      MXD_CHECK(inside(q, j) == (j >= taps.begin && j < taps.end),
+                "valid_taps is wrong: " + text_of(axis));
     }
   }
 }
