@@ -64,8 +64,9 @@ void CellPanels::arrange(const EntrySet& set, bool as_cols, int64_t steps) {
   width_ = 0;
   for (int64_t first = 0; first < set.count(); first += band_) {
     for (int64_t p = 0; p < panels.count(); ++p) {
-      Panel panel{width_,           panels.width(p), panels.present(p), pieces_.size(), 0,
-                  groups_.size(), 0, {}, false};
+      Panel panel{
+          width_, panels.width(p), panels.present(p), pieces_.size(), 0, groups_.size(), 0, {},
+          false};
       add_pieces(panel, first + panels.begin(p), first + panels.begin(p) + panel.present);
       panel.last_piece = pieces_.size();
       group_runs(panel);
@@ -178,8 +179,8 @@ CellPanels::Cells CellPanels::whole_cells(const Panel& panel, const CellBlock& b
   Cells whole;
   for (int a = 0; a < kAxes; ++a) {
     const Range phases = panel.phases[a];
-    whole.axis[a] = intersect(block.cells[a], {phase_cells(a, phases.begin).begin,
-                                               phase_cells(a, phases.end - 1).end});
+    whole.axis[a] = intersect(
+        block.cells[a], {phase_cells(a, phases.begin).begin, phase_cells(a, phases.end - 1).end});
     if (whole.axis[a].begin == whole.axis[a].end) whole.empty = true;
   }
   return whole;
@@ -277,12 +278,13 @@ void CellPanels::pack_partial(const Panel& panel, const Cells& cells, const Targ
       if (some.axis[a].begin == some.axis[a].end) some.empty = true;
     }
     if (some.empty) continue;
-    const Range all =
-        intersect(cells.axis[2], {phase_cells(2, piece.phase[2]).begin,
-                                  phase_cells(2, piece.phase[2] + piece.run - 1).end});
+    const Range all = intersect(
+        cells.axis[2],
+        {phase_cells(2, piece.phase[2]).begin, phase_cells(2, piece.phase[2] + piece.run - 1).end});
     pack_phases(piece, 0, piece.run, {{some.axis[0], some.axis[1], all}, false}, target);
     if (piece.run == 1) continue;
-    for (const Range& edge : {Range{cells.axis[2].begin, all.begin}, {all.end, cells.axis[2].end}}) {
+    for (const Range& edge :
+         {Range{cells.axis[2].begin, all.begin}, {all.end, cells.axis[2].end}}) {
       for (int64_t r = 0; r < piece.run; ++r) {
         some.axis[2] = intersect(edge, phase_cells(2, piece.phase[2] + r));
         pack_phases(piece, r, 1, some, target);

@@ -101,8 +101,7 @@ ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
   int64_t rows = sum.dst_channels;
   for (int a = 0; a < kAxes; ++a) {
     // The outer axes first: a column more on the innermost one may cost a vector.
-    const bool align =
-        sum.lanes == Lanes::kPixels && sum.axes[a].size() > 1 && rows < kBusyRows;
+    const bool align = sum.lanes == Lanes::kPixels && sum.axes[a].size() > 1 && rows < kBusyRows;
     axis_.emplace_back(sum.axes[a], align);
     if (align) rows *= int64_t(sum.axes[a].size());
   }
@@ -128,9 +127,8 @@ ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
         for (int a = 0; a < kAxes; ++a) {
           if (section.extent(a) > 1) section.run_axis = a;
         }
-        section.batch_inner =
-            section.run_axis < 0 ||
-            (section.extent(section.run_axis) < batch_ && section.extent(section.run_axis) < kFairRun);
+        section.batch_inner = section.run_axis < 0 || (section.extent(section.run_axis) < batch_ &&
+                                                       section.extent(section.run_axis) < kFairRun);
         if (section.batch_inner) section.run_axis = -1;
         section.first = first;
         section.columns = batch_ * section.extent(0) * section.extent(1) * section.extent(2);

@@ -31,8 +31,8 @@ void fold_single_pixel(Problem& problem) {
   for (int a = kAxes - 1; a >= 0; --a) {
     const Axis& axis = geometry.axis[a];
     if (axis.in != 1 || axis.pad != 0 || axis.out != axis.kernel || axis.dilate != 1) return;
-    const bool dense = axis.kernel == 1 ||
-                       (problem.weight.tap[a] == taps && problem.out.axis[a] == taps);
+    const bool dense =
+        axis.kernel == 1 || (problem.weight.tap[a] == taps && problem.out.axis[a] == taps);
     if (!dense) return;
     taps *= axis.kernel;
   }

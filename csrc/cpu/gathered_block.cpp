@@ -6,11 +6,12 @@
 namespace mxd::cpu {
 
 GatheredBlock::GatheredBlock(const ColumnGrid& grid, const TensorView& src, int64_t begin,
-                         const Panels& panels)
+                             const Panels& panels)
     : ColumnBlock(panels), grid_(grid), src_(src) {
   const std::vector<Section>& sections = grid.sections();
-  auto section = std::upper_bound(sections.begin(), sections.end(), begin,
-                                  [](int64_t column, const Section& s) { return column < s.first; });
+  auto section =
+      std::upper_bound(sections.begin(), sections.end(), begin,
+                       [](int64_t column, const Section& s) { return column < s.first; });
   --section;
   for (int64_t column = 0; column < panels.total(); column += runs_.back().length) {
     const int64_t at = begin + column;
@@ -32,8 +33,8 @@ void GatheredBlock::add_run(const Section& section, int64_t index, int64_t colum
     rest /= section.extent(a);
   }
   if (!section.batch_inner) run.batch = rest;
-  const int64_t left = run.axis < 0 ? grid_.batch() - run.batch
-                                    : section.axis[run.axis].end - run.at[run.axis];
+  const int64_t left =
+      run.axis < 0 ? grid_.batch() - run.batch : section.axis[run.axis].end - run.at[run.axis];
   run.length = std::min(left, panels_.total() - column);
   runs_.push_back(run);
 
@@ -92,7 +93,7 @@ void GatheredBlock::mark_used() {
 }
 
 void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk,
-                       char* dst) const {
+                         char* dst) const {
   const int64_t channels = chunk.channel_count();
   const char* source = src + chunk.channels.begin * src_.channel * kernels.elem_bytes;
   const int64_t last = panels_.count() - 1;
@@ -106,8 +107,8 @@ void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& c
     const int64_t width = panels_.width(part.panel);
     for (int64_t s = chunk.shifts.begin; s < chunk.shifts.end; ++s) {
       if (!uses(part.panel, s)) continue;
-      const Range range = all_inside_ ? Range{0, part.run.length}
-                                      : valid_[p * size_t(grid_.shifts()) + size_t(s)];
+      const Range range =
+          all_inside_ ? Range{0, part.run.length} : valid_[p * size_t(grid_.shifts()) + size_t(s)];
       const int64_t at = panels_.begin(part.panel) * chunk.steps() +
                          (s - chunk.shifts.begin) * channels * width + part.offset;
       runs.push_back({at, part.src + grid_.offset(s), part.run.length, range.begin, range.end});

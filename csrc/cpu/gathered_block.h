@@ -12,8 +12,7 @@ namespace mxd::cpu {
 class GatheredBlock final : public ColumnBlock {
  public:
   // Columns [begin, begin + panels.total()) of the grid.
-  GatheredBlock(const ColumnGrid& grid, const TensorView& src, int64_t begin,
-                const Panels& panels);
+  GatheredBlock(const ColumnGrid& grid, const TensorView& src, int64_t begin, const Panels& panels);
 
   // Packs the source of a chunk: panel after panel, shift after shift within a panel; zeros where a
   // source pixel does not exist, and nothing where at() says -1.

@@ -73,7 +73,8 @@ struct Kernels {
                        int64_t k_stride, const ShiftedRun* runs, int64_t run_count);
 
   // tile[r * tile_stride + c] (+)= sum over the segments of
-  //     row[k * rows + r] * col[col_offset + k * col_stride + c],   c < vector; see Segment for more
+  //     row[k * rows + r] * col[col_offset + k * col_stride + c],   c < vector; see Segment for
+  //     more
   // summed in the order of the segments. 1 <= rows <= max_rows; cols is `vector` or `cols`. Adds
   // to the tile if `accumulate`, else overwrites it. No alignment is asked for.
   void (*gemm)(int rows, int cols, const void* row_panel, const void* col_operand,
@@ -87,8 +88,8 @@ struct Kernels {
                 int64_t acc_row_stride, int64_t rows, int64_t cols, const void* bias,
                 int64_t bias_row_stride, int64_t bias_col_stride);
 
-  // dst[i * row_count + r] = rows[r][i] for i < count; rows and dst of the accumulate type. Counts in
-  // whole vectors: reads and writes as if count were rounded up to one.
+  // dst[i * row_count + r] = rows[r][i] for i < count; rows and dst of the accumulate type. Counts
+  // in whole vectors: reads and writes as if count were rounded up to one.
   void (*interleave)(void* dst, const void* const* rows, int64_t row_count, int64_t count);
 
   DepthwiseKernels depthwise;

@@ -146,9 +146,9 @@ void pack_runs(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t step
   }
 }
 
-// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers, and step
-// k is written to place(k). At the edges absent rows repeat the last one, absent steps are zero, and
-// neither is written.
+// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers, and
+// step k is written to place(k). At the edges absent rows repeat the last one, absent steps are
+// zero, and neither is written.
 template <int kStride, class T, class Acc, class Place>
 inline __attribute__((always_inline)) void pack_squares(const Place& place, const T* src,
                                                         int64_t rows, int64_t i_stride,
@@ -301,8 +301,12 @@ void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int
     }
     for (const ShiftedRun* run = runs; !vectors && run != runs + run_count; ++run) {
       for (int64_t i = 0; i < run->count; i += kLanes) {
-        const int64_t begin = run->begin < i ? 0 : run->begin - i < kLanes ? run->begin - i : kLanes;
-        const int64_t end = run->end - i < begin ? begin : run->end - i < kLanes ? run->end - i : kLanes;
+        const int64_t begin = run->begin < i            ? 0
+                              : run->begin - i < kLanes ? run->begin - i
+                                                        : kLanes;
+        const int64_t end = run->end - i < begin    ? begin
+                            : run->end - i < kLanes ? run->end - i
+                                                    : kLanes;
         store_count<Acc>(dst + run->dst + i,
                          load_lanes<kStride>(src + run->src + i * kStride, begin, end),
                          run->count - i);

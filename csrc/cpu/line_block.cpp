@@ -18,8 +18,7 @@ LineCut::LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns
                             ? 0
                             : std::abs(grid.axis(1).shifts.back() - grid.axis(1).shifts.front());
   const auto elements_of = [&](int64_t rows) {
-    const int64_t source_rows =
-        std::min(rows * s1, (rows - 1) * grid.axis(1).src_step + reach + 1);
+    const int64_t source_rows = std::min(rows * s1, (rows - 1) * grid.axis(1).src_step + reach + 1);
     return s0 * source_rows * block_vectors * s2 * kernels.vector;
   };
   block_rows = std::clamp<int64_t>(vectors / block_vectors, 1, grid.axis(1).columns);
@@ -86,8 +85,10 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
   const int64_t first = place.first_vector * vector_;
   for (int64_t row = 0; row < place.rows; ++row) {
     runs_.push_back({row * place.vectors * vector_,
-                     std::min(place.vectors * vector_, axis2.columns - first), place.batch,
-                     {place.plane, place.first_row + row, first}, 2});
+                     std::min(place.vectors * vector_, axis2.columns - first),
+                     place.batch,
+                     {place.plane, place.first_row + row, first},
+                     2});
   }
   place_panels(row_of);
 }
@@ -101,8 +102,8 @@ void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk
       const int64_t offset = plane * src_.axis[0] + row * src_.axis[1];
       for (const ShiftedRun& run : runs_of_row_) {
         if (plane >= 0) {
-          runs.push_back({(at + run.dst) * channels, offset + run.src, run.count, run.begin,
-                          run.end});
+          runs.push_back(
+              {(at + run.dst) * channels, offset + run.src, run.count, run.begin, run.end});
         }
       }
       at += int64_t(runs_of_row_.size()) * vector_;
@@ -125,11 +126,10 @@ void LineBlock::place_panels(const std::vector<int64_t>& row_of) {
       for (int64_t s1 = 0; s1 < shifts1; ++s1) {
         const int64_t source = row_of[size_t(row * shifts1 + s1)];
         const bool exists = planes_[plane] >= 0 && source >= 0;
-        const int64_t index =
-            std::lower_bound(source_rows_.begin(), source_rows_.end(), source) -
-            source_rows_.begin();
-        outer_.push_back(
-            exists ? (int64_t(plane) * int64_t(source_rows_.size()) + index) * row_runs : -1);
+        const int64_t index = std::lower_bound(source_rows_.begin(), source_rows_.end(), source) -
+                              source_rows_.begin();
+        outer_.push_back(exists ? (int64_t(plane) * int64_t(source_rows_.size()) + index) * row_runs
+                                : -1);
       }
     }
   }

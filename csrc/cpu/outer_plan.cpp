@@ -7,8 +7,9 @@
 namespace mxd::cpu {
 namespace {
 
-// The blocks of pixels are fixed by the problem, because the order of every sum must be: long enough
-// for a register tile to stay at its products, short enough for panels to stay in the first caches.
+// The blocks of pixels are fixed by the problem, because the order of every sum must be: long
+// enough for a register tile to stay at its products, short enough for panels to stay in the first
+// caches.
 constexpr int64_t kBlockPixels = 384;
 constexpr int64_t kBlockCells = 1024;
 // The steps j of a tile: of all axes together, and the cells that they may span from a pixel.
@@ -74,8 +75,8 @@ OuterPlan::OuterPlan(const Problem& problem, Lanes lanes, const Resources& resou
   cut_weight(1);
   splits = 1;
   if (tiles < kWantedJobs) {
-    splits = std::max<int64_t>(
-        1, std::min(ceil_div(kWantedJobs, tiles), blocks / kLeastBlocksPerSplit));
+    splits =
+        std::max<int64_t>(1, std::min(ceil_div(kWantedJobs, tiles), blocks / kLeastBlocksPerSplit));
   }
   const int64_t threads = resources.threads->count();
   cut_weight(kLargerTimes);
@@ -94,8 +95,8 @@ void OuterPlan::choose_entry_order() {
   const TensorView& out = problem.out;
   innermost = Innermost::kChannels;
   if (last.phases == 1 || out.channel == 1 || out.axis[2] != 1 || last.out.dilate != 1) return;
-  const double waste = double(last.steps * last.phases) / double(last.kernel) *
-                       (1 + 1 / double(2 * last.in));
+  const double waste =
+      double(last.steps * last.phases) / double(last.kernel) * (1 + 1 / double(2 * last.in));
   const bool fills = problem.geometry.out_channels >= kernels.vector;
   if (!fills || waste < 1.17) innermost = Innermost::kPhases;
 }

@@ -21,7 +21,8 @@
 
 namespace mxd::cpu {
 
-// One axis of the weight. Taps that meet no output are left out: `first_tap` is the first that does.
+// One axis of the weight. Taps that meet no output are left out: `first_tap` is the first that
+// does.
 struct TapAxis {
   TapAxis() = default;
   explicit TapAxis(const Axis& axis);
@@ -75,8 +76,8 @@ struct OuterPlan {
   TapAxis axis[kAxes];
   CellAxis data_axis[kAxes], out_axis[kAxes];
 
-  Innermost innermost;   // of the entries of out
-  int64_t axes_apart;    // likewise: see EntrySet
+  Innermost innermost;                                 // of the entries of out
+  int64_t axes_apart;                                  // likewise: see EntrySet
   Cut channels, filters, phases[kAxes], steps[kAxes];  // tiles
   int64_t tiles;
 

@@ -8,18 +8,18 @@ ResultStore::ResultStore(const TapSumPlan& plan, Scratch& scratch)
     : plan_(plan),
       sum_(plan.sum),
       kernels_(*plan.sum.kernels),
-      line_(scratch.take<char>(kLineBytes)),
+      line_(scratch.take<char>(plan.line_bytes)),
       bias_(scratch.take<char>((plan.max_channels + kernels_.cols) * kernels_.acc_bytes)) {
   const GridAxis& axis = plan.grid.axis(2);
   const int64_t phases = int64_t(axis.phases.size());
-  plain_ = sum_.lanes == Lanes::kPixels && sum_.dst.axis[2] == 1 &&
-           sum_.dst.axis[1] == sum_.dst_size[2];
+  plain_ =
+      sum_.lanes == Lanes::kPixels && sum_.dst.axis[2] == 1 && sum_.dst.axis[1] == sum_.dst_size[2];
   for (int a = 0; a < kAxes; ++a) {
     plain_ = plain_ && plan.grid.axis(a).phases.size() == 1 &&
              plan.grid.axis(a).phases[0].taps->dst_count == sum_.dst_size[a];
   }
   interleaves_ = sum_.lanes == Lanes::kPixels && sum_.dst.axis[2] == 1 && phases > 1 &&
-                 phases * kernels_.vector * kernels_.acc_bytes <= kLineBytes &&
+                 phases * kernels_.vector * kernels_.acc_bytes <= plan.line_bytes &&
                  axis.phases[0].taps->dst_step == phases;
   for (int64_t p = 0; p < phases; ++p) {
     interleaves_ = interleaves_ && axis.phases[size_t(p)].dst_at(0) == axis.phases[0].dst_at(0) + p;
@@ -41,10 +41,10 @@ void ResultStore::start_job(int64_t group, int64_t begin, int64_t channels) {
   has_bias_ = sum_.bias.data != nullptr;
   if (!has_bias_) return;
   const int64_t first = group * sum_.dst_channels + begin;
-  kernels_.pack(bias_, channels,
-                static_cast<const char*>(sum_.bias.data) +
-                    first * sum_.bias.stride * kernels_.elem_bytes,
-                channels, sum_.bias.stride, 1, 0);
+  kernels_.pack(
+      bias_, channels,
+      static_cast<const char*>(sum_.bias.data) + first * sum_.bias.stride * kernels_.elem_bytes,
+      channels, sum_.bias.stride, 1, 0);
 }
 
 void ResultStore::add(int64_t index, const Bundle& bundle, const char* acc, Range channels,
@@ -53,17 +53,17 @@ void ResultStore::add(int64_t index, const Bundle& bundle, const char* acc, Rang
 }
 
 void ResultStore::write(const std::vector<ColumnRun>& runs) {
-  if (plain_ && std::all_of(runs.begin(), runs.end(),
-                            [](const ColumnRun& run) { return run.axis == 2; })) {
+  if (plain_ &&
+      std::all_of(runs.begin(), runs.end(), [](const ColumnRun& run) { return run.axis == 2; })) {
     write_plain(runs);
     return;
   }
   const int64_t line = int64_t(plan_.grid.axis(2).groups.size());
   const bool whole_lines =
       entries_.front().index % line == 0 && int64_t(entries_.size()) % line == 0;
-  const bool along_line =
-      std::all_of(runs.begin(), runs.end(),
-                  [](const ColumnRun& run) { return run.axis == 2 || run.length == 1; });
+  const bool along_line = std::all_of(runs.begin(), runs.end(), [](const ColumnRun& run) {
+    return run.axis == 2 || run.length == 1;
+  });
   if (interleaves_ && whole_lines && along_line) {
     write_lines(runs);
     return;
@@ -135,7 +135,8 @@ void ResultStore::list_lines(const Entry* line, const ColumnRun& run) {
   const GridAxis& axis = plan_.grid.axis(2);
   const Bundle& bundle = line->bundle;
   const int64_t phases = int64_t(axis.phases.size());
-  const int64_t most = kLineBytes / kernels_.acc_bytes / phases / kernels_.vector * kernels_.vector;
+  const int64_t most =
+      plan_.line_bytes / kernels_.acc_bytes / phases / kernels_.vector * kernels_.vector;
   const int64_t channels = line->channels.end - line->channels.begin;
   for (int64_t i0 = 0; i0 < int64_t(bundle.group[0]->phases.size()); ++i0) {
     for (int64_t i1 = 0; i1 < int64_t(bundle.group[1]->phases.size()); ++i1) {
@@ -200,8 +201,8 @@ void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, Range ch
   }
   if (first >= last) return;
   const int64_t count = channels.end - channels.begin;
-  char* at =
-      dst_of(entry) + (offset + first * step + channels.begin * sum_.dst.channel) * kernels_.elem_bytes;
+  char* at = dst_of(entry) +
+             (offset + first * step + channels.begin * sum_.dst.channel) * kernels_.elem_bytes;
   const char* bias = this->bias(entry.channels.begin + channels.begin);
   const int64_t column = run.column + first;
   if (sum_.lanes == Lanes::kPixels) {
@@ -209,8 +210,8 @@ void ResultStore::write_phase(const Entry& entry, const ColumnRun& run, Range ch
     const int64_t row = entry.bundle.row(i0, i1, channels.begin, i2, all);
     const int64_t row_step = int64_t(entry.bundle.group[2]->phases.size()) * entry.stride;
     kernels_.store(at, sum_.dst.channel, step,
-                   entry.acc + (row * entry.stride + column) * kernels_.acc_bytes, row_step,
-                   count, last - first, bias, 1, 0);
+                   entry.acc + (row * entry.stride + column) * kernels_.acc_bytes, row_step, count,
+                   last - first, bias, 1, 0);
   } else {
     kernels_.store(at, step, sum_.dst.channel,
                    entry.acc + column * entry.stride * kernels_.acc_bytes, entry.stride,

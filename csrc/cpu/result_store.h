@@ -72,7 +72,7 @@ class ResultStore {
   bool interleaves_;  // given whole lines of bundles
   std::vector<Member> members_;
   std::vector<const void*> rows_;
-  std::vector<Line> lines_;           // of the block
+  std::vector<Line> lines_;             // of the block
   std::vector<LinePhase> line_phases_;  // of each line's phases
   int64_t group_ = 0;
   int64_t begin_ = 0;

@@ -94,8 +94,8 @@ class Worker {
     for (Entry& entry : entries_) {
       entry.acc = acc;
       const int64_t end = std::min(last, entry.panels.count());
-      const int64_t width = entry.panels.begin(end - 1) + entry.panels.width(end - 1) -
-                            entry.panels.begin(first);
+      const int64_t width =
+          entry.panels.begin(end - 1) + entry.panels.width(end - 1) - entry.panels.begin(first);
       acc += width * (pixel_lanes ? columns.padded_total() : columns.total());
     }
     char* next = source_;
@@ -239,9 +239,9 @@ class Worker {
   char* acc_;
   WeightPanels weights_;
   ResultStore store_;
-  const char* src_ = nullptr;       // of the job's group
-  const char* packed_ = nullptr;    // the source of the chunk at hand
-  std::vector<Entry> entries_;      // of the slice
+  const char* src_ = nullptr;     // of the job's group
+  const char* packed_ = nullptr;  // the source of the chunk at hand
+  std::vector<Entry> entries_;    // of the slice
 };
 
 // Narrows the kernel to the taps that the phases reach: a kernel may be far larger than that.

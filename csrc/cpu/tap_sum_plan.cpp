@@ -9,7 +9,7 @@
 namespace mxd::cpu {
 namespace {
 
-constexpr int64_t kColumns = 256;  // of a block
+constexpr int64_t kColumns = 256;    // of a block
 constexpr int64_t kMostShifts = 64;  // of a chunk
 constexpr int64_t kJobsPerThread = 4;
 
@@ -87,9 +87,9 @@ void TapSumPlan::cut_columns(bool exact) {
   lines = false;
   if (!exact && sum.lanes == Lanes::kPixels && grid.sections().size() == 1 &&
       grid.sections()[0].run_axis == 2) {
-    line_cut_ = LineCut(grid, kernels, block_columns,
-                        kSourceBytes / kernels.acc_bytes /
-                            std::min(sum.src_channels, kFairChannels));
+    line_cut_ =
+        LineCut(grid, kernels, block_columns,
+                kSourceBytes / kernels.acc_bytes / std::min(sum.src_channels, kFairChannels));
     lines = lines_pay();
   }
   if (lines) {
@@ -118,8 +118,7 @@ void TapSumPlan::cut_sum() {
   const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
   chunk_shifts = lines ? grid.shifts() : std::min(grid.shifts(), kMostShifts);
   const int64_t channel_elements = lines ? line_cut_.channel_elements : chunk_shifts * kColumns;
-  const int64_t parts =
-      ceil_div(sum.src_channels, std::max<int64_t>(source / channel_elements, 1));
+  const int64_t parts = ceil_div(sum.src_channels, std::max<int64_t>(source / channel_elements, 1));
   for (int64_t part = 0; part < parts; ++part) {
     const Range channels{sum.src_channels * part / parts, sum.src_channels * (part + 1) / parts};
     for (int64_t first = 0; first < grid.shifts(); first += chunk_shifts) {
@@ -156,7 +155,7 @@ int64_t TapSumPlan::whole_bytes() const {
 void TapSumPlan::cut_rows(const Resources& resources) {
   const Kernels& kernels = *sum.kernels;
   const bool pixel_lanes = sum.lanes == Lanes::kPixels;
-  const int64_t channels = grouped ? std::min(max_channels, int64_t(kernels.max_rows))
+  const int64_t channels = grouped       ? std::min(max_channels, int64_t(kernels.max_rows))
                            : pixel_lanes ? kernels.max_rows
                                          : kernels.cols;
   const int64_t unit = round_up(block_columns, kernels.cols) * channels * most_rows;
@@ -164,8 +163,9 @@ void TapSumPlan::cut_rows(const Resources& resources) {
   const bool ample = resources.workspace_bytes / threads >= kScratchFloorBytes + kAmpleAccBytes;
   // Accumulators for more rows where their source would have to be packed again for each slice.
   const bool packed_again = chunks.size() > 1 && whole_bytes() > kWholeSourceBytes;
-  const int64_t needed = ceil_div(max_channels, channels) * unit * bundles * kernels.acc_bytes;
-  acc_bytes = ample && packed_again ? std::clamp(needed, kAccBytes, kAmpleAccBytes) : kAccBytes;
+  const double needed =
+      double(ceil_div(max_channels, channels) * unit * kernels.acc_bytes) * double(bundles);
+  acc_bytes = int64_t(std::min(needed, double(ample && packed_again ? kAmpleAccBytes : kAccBytes)));
   const int64_t room = acc_bytes / kernels.acc_bytes;
   slice_bundles = std::clamp(room / unit, int64_t(1), bundles);
   // Whole lines of phases, which can be interleaved, if they fit.
@@ -188,12 +188,22 @@ void TapSumPlan::place_weights(const Resources& resources) {
   zero_bytes = align_up(most_channels * kernels.vector * kernels.acc_bytes);
   const int64_t threads = std::max(resources.threads->count(), 1);
   const int64_t whole = whole_bytes();
-  const bool several_slices = slice_bundles < bundles || slice_panels * kernels.max_rows < max_channels;
+  const bool several_slices =
+      slice_bundles < bundles || slice_panels * kernels.max_rows < max_channels;
   whole_source = chunks.size() == 1 ||
                  (several_slices && whole <= kWholeSourceBytes &&
                   resources.workspace_bytes / threads >= kScratchFloorBytes + acc_bytes + whole);
-  source_bytes = chunks.size() > 1 && whole_source ? whole : kSourceBytes;
-  const int64_t floor = source_bytes + zero_bytes + acc_bytes + kPanelBytes + kLineBytes +
+  source_bytes = whole;
+  if (!whole_source) {
+    source_bytes = 0;
+    for (const Chunk& chunk : chunks) {
+      source_bytes = std::max(source_bytes, align_up(source_elements(chunk) * kernels.acc_bytes));
+    }
+  }
+  line_bytes =
+      std::min(kLineBytes, int64_t(grid.axis(2).phases.size()) *
+                               round_up(block_columns, kernels.vector) * kernels.acc_bytes);
+  const int64_t floor = source_bytes + zero_bytes + acc_bytes + kPanelBytes + line_bytes +
                         2 * align_up(padded * kernels.acc_bytes) + 8 * kAlignment;
   // In floating point: a kernel expanded from one element can have more taps than bytes exist.
   const double channel_bytes = double(sum.kernel[0]) * double(sum.kernel[1]) *
@@ -203,14 +213,14 @@ void TapSumPlan::place_weights(const Resources& resources) {
   const double panel = channel_bytes * double(channels.end - channels.begin + 1) *
                        double(pixel_lanes ? kernels.max_rows : kernels.cols);
   const int64_t budget = resources.workspace_bytes / threads - (floor - kPanelBytes);
-  const bool panel_fits =
-      !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&
-      panel <= double(kPanelBytes);
+  const bool panel_fits = !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&
+                          panel <= double(kPanelBytes);
   if (all <= double(kPanelBytes) || (all <= double(budget) && !(panel_fits && blocks == spans))) {
     home = WeightHome::kResident;
   } else {
     home = panel_fits ? WeightHome::kPerPanel : WeightHome::kPerBundle;
   }
+  // No more than is needed: memory that is not asked for costs a small call no time.
   weight_bytes = home == WeightHome::kResident ? int64_t(all) : kPanelBytes;
   scratch_bytes = floor - kPanelBytes + align_up(weight_bytes);
 }

@@ -12,13 +12,13 @@
 namespace mxd::cpu {
 
 // A worker's scratch but for resident weights: together within the 1 MiB floor.
-constexpr int64_t kSourceBytes = int64_t(1) << 19;  // the packed source of a chunk
+constexpr int64_t kSourceBytes = int64_t(1) << 19;       // the packed source of a chunk
 constexpr int64_t kWholeSourceBytes = int64_t(1) << 21;  // of all chunks, if that is less
-constexpr int64_t kAccBytes = int64_t(1) << 18;       // the accumulators of a slice
-constexpr int64_t kAmpleAccBytes = int64_t(1) << 20;  // where the workspace allows
-constexpr int64_t kPanelBytes = int64_t(1) << 17;   // weights of one panel, packed where needed
-constexpr int64_t kLineBytes = int64_t(1) << 16;    // a line of results, its phases interleaved
-constexpr int64_t kMostChannels = 2048;             // dst channels of a job
+constexpr int64_t kAccBytes = int64_t(1) << 18;          // the accumulators of a slice
+constexpr int64_t kAmpleAccBytes = int64_t(1) << 20;     // where the workspace allows
+constexpr int64_t kPanelBytes = int64_t(1) << 17;  // weights of one panel, packed where needed
+constexpr int64_t kLineBytes = int64_t(1) << 16;   // a line of results, its phases interleaved
+constexpr int64_t kMostChannels = 2048;            // dst channels of a job
 
 // What the rows of a product stand for: a group of phases on each axis (see ColumnGrid) times the
 // dst channels, in the order (phase 0, phase 1, channel, phase 2).
@@ -62,9 +62,9 @@ class TapSumPlan {
 
   const TapSum& sum;
   const ColumnGrid grid;
-  bool grouped;        // some bundle has several phases
+  bool grouped;  // some bundle has several phases
   int64_t bundles;
-  int64_t most_rows;   // of a bundle, for one channel
+  int64_t most_rows;      // of a bundle, for one channel
   bool lines;             // LineBlock; else GatheredBlock
   int64_t block_columns;  // at most
   int64_t blocks;
@@ -82,6 +82,7 @@ class TapSumPlan {
   // Whether the packed source of all chunks is kept, so that all slices of a block can use it.
   bool whole_source;
   int64_t source_bytes;
+  int64_t line_bytes;
   WeightHome home;
   int64_t weight_bytes;
   int64_t scratch_bytes;

@@ -146,10 +146,9 @@ void WeightPanels::pack_all_taps(const Panels& panels, int64_t panel, Range chan
   const int64_t width = panels.width(panel);
   const int64_t present = panels.present(panel);
   const int64_t steps = length(channels);
-  const char* weight =
-      sum.weight + (first_weight() + panels.begin(panel) * sum.weight_dst +
-                    channels.begin * sum.weight_src) *
-                       kernels.elem_bytes;
+  const char* weight = sum.weight + (first_weight() + panels.begin(panel) * sum.weight_dst +
+                                     channels.begin * sum.weight_src) *
+                                        kernels.elem_bytes;
   if (present < width) {
     std::memset(dst, 0, size_t(sum.taps() * steps * width * kernels.acc_bytes));
   }

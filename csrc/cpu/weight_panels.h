@@ -32,8 +32,8 @@ class WeightPanels {
   // Its taps whose shift lies in the range, in the order of the kernel.
   std::vector<BundleTap> taps(const Bundle& bundle, Range shifts) const;
 
-  // The packed weights of a chunk: step (tap, channel) is tap.place * channels + channel. `taps` are
-  // those of the bundle that the chunk has.
+  // The packed weights of a chunk: step (tap, channel) is tap.place * channels + channel. `taps`
+  // are those of the bundle that the chunk has.
   const char* get(int64_t bundle_index, const Bundle& bundle, const std::vector<BundleTap>& taps,
                   int64_t panel, const Chunk& chunk);
   // Where weights are packed per panel: makes get() find this one, for any bundle.
@@ -59,8 +59,8 @@ class WeightPanels {
   const TapSumPlan& plan_;
   char* memory_;
   int64_t group_ = 0;
-  int64_t begin_ = 0;     // first dst channel of the job, within the group
-  int64_t channels_ = 0;  // of the job
+  int64_t begin_ = 0;                   // first dst channel of the job, within the group
+  int64_t channels_ = 0;                // of the job
   std::vector<int64_t> place_;          // of each tap of the kernel, unless grouped or per bundle
   std::vector<int64_t> step_offset_;    // of each tap of the kernel in the panel being packed
   std::vector<int64_t> bundle_offset_;  // resident and grouped: bytes

@@ -74,8 +74,8 @@ class Storer {
       step = step * (steps.end - steps.begin) + j[a] - steps.begin;
       weight += (axis.first_tap + phase[a] + j[a] * axis.period) * weight_.tap[a];
     }
-    const bool together = lanes_are_entries_ && entries_.set().phase_step() == 1 &&
-                          weight_.tap[2] == 1;
+    const bool together =
+        lanes_are_entries_ && entries_.set().phase_step() == 1 && weight_.tap[2] == 1;
     const int64_t matrix = channel_width_ * entries_.width();
     while (has_tap(2, phase, j)) {
       const int64_t end = std::min(tile_.phases[2].end, plan_.axis[2].phases_with(j[2]));
@@ -88,9 +88,8 @@ class Storer {
 
   void copy(const Runs& runs, int64_t weight, int64_t dst_step, int64_t sum, int64_t src_step,
             int64_t steps) {
-    kernels_.outer.store(
-        static_cast<char*>(weight_.data) + (base_ + weight) * kernels_.elem_bytes, dst_step,
-        sum_ + sum * kernels_.acc_bytes, src_step, runs, steps);
+    kernels_.outer.store(static_cast<char*>(weight_.data) + (base_ + weight) * kernels_.elem_bytes,
+                         dst_step, sum_ + sum * kernels_.acc_bytes, src_step, runs, steps);
   }
 
   // Where the filters are contiguous: those of one tap, channel after channel.

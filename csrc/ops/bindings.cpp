@@ -82,8 +82,8 @@ py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch
                 bool channels_last, int64_t workspace_mb) {
   const Call call =
       call_of(pass, dtype, batch, groups, in_channels, out_channels, axes, channels_last);
-  const cpu::Choice choice =
-      cpu::choose(call.pass, cpu::folded(call.problem), std::min(workspace_mb, int64_t(1) << 40) << 20);
+  const cpu::Choice choice = cpu::choose(call.pass, cpu::folded(call.problem),
+                                         std::min(workspace_mb, int64_t(1) << 40) << 20);
   const cpu::Kernels& kernels = cpu::kernels_for(call.problem.dtype);
   py::dict plan;
   plan["algorithm"] = cpu::name_of(choice.algorithm);
