@@ -163,14 +163,14 @@ const char* cannot_filter(Pass pass, const Problem& problem, int64_t workspace_b
                                  : nullptr;
 }
 
-// Where minimal filtering reaches more than 0.75 of the FMA peak, counted in direct products, with
-// one thread, AVX-512 and float32 (0.75 to 0.96 on the layers k4 s2 and k3 s1 of that size). It
-// reaches 0.6 to 0.7 with 1.5 times fewer products (1-D) or 1.65 (k3 s2); 0.5 with 1024 results, of
-// which there are too few for the weights that are transformed and read for them; and 0.3 with 32
-// channels, where the transforms cost as much as the products.
+// Where minimal filtering is faster than the direct sum: with one thread, AVX-512 and float32 it
+// reaches 0.67 to 0.97 of the FMA peak, counted in direct products, where the direct sum reaches
+// 0.46 to 0.79 (k4 s2, k3 s2 and k3 s1; forward and data gradient; the closest are k3 s2 with 1.06x
+// and 3-D with 1.1x). With fewer results the weights that are transformed and read for them weigh
+// more; with 32 channels the transforms cost as much as the products.
 constexpr int64_t kLeastFilteredChannels = 64;
-constexpr double kLeastFilteredResults = 2048;  // of a phase, over the batch
-constexpr double kLeastFilteredGain = 1.7;
+constexpr double kLeastFilteredResults = 1024;  // of a phase, over the batch
+constexpr double kLeastFilteredGain = 1.3;
 
 // Why minimal filtering is not expected to be faster than the direct sum, or null.
 const char* filtering_loses(Pass pass, const Problem& problem) {
