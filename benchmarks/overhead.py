@@ -140,6 +140,8 @@ def main() -> int:
     if args.shapes is not None and not args.rounds <= args.shapes <= 3249:
         print(f"--shapes must be from {args.rounds} to 3249, got {args.shapes}", file=sys.stderr)
         return 2
+    shapes = f" --shapes {args.shapes}" if args.shapes else ""
+    command = f"python benchmarks/overhead.py{shapes} --rounds {args.rounds}"
     torch.set_num_threads(1)
     torch.manual_seed(0)
     machine = describe()
@@ -151,7 +153,10 @@ def main() -> int:
     if args.json:
         with open(args.json, "a") as file:
             for row in rows:
-                line = {"machine": machine, "torch": torch.__version__, "overhead": True, **row}
+                line = {
+                    **{"machine": machine, "torch": torch.__version__, "command": command},
+                    **{"overhead": True, **row},
+                }
                 file.write(json.dumps(line) + "\n")
     return 0
 

@@ -74,9 +74,9 @@ def geomean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """In Markdown; all columns but the first aligned right."""
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+def table(header: list[str], rows: Iterable[list[str]], words: int = 1) -> str:
+    """In Markdown; the first `words` columns to the left, the figures behind them to the right."""
+    lines = [header, [*["---"] * words, *["--:"] * (len(header) - words)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -156,7 +156,7 @@ def worst(figures: Figures, count: int) -> str:
         ]
         for ratio, where, layer, pass_name, own in sorted(found, key=lambda row: row[0])[:count]
     ]
-    return table(["layer", "pass", "series", "torch's time over ours", "GF/s", "spread"], rows)
+    return table(["layer", "pass", "series", "torch's time over ours", "GF/s", "spread"], rows, 3)
 
 
 def layers(figures: Figures, series: Series) -> str:
@@ -182,7 +182,7 @@ def layers(figures: Figures, series: Series) -> str:
                 ratio = figures.ratios(series, pass_name, backend).get(layer)
                 cells.append("" if ratio is None else f"{ratio:.2f}x")
             rows.append(cells)
-    return table([*header, "against MXNet"] if has_mxnet else header, rows)
+    return table([*header, "against MXNet"] if has_mxnet else header, rows, 2)
 
 
 def memory(figures: Figures, series: Series) -> str | None:
@@ -211,6 +211,7 @@ def overhead(rows: list[Row]) -> str:
             ]
             for key, row in latest.items()
         ],
+        3,
     )
 
 
@@ -279,14 +280,14 @@ def draw(figures: Figures, path: Path) -> None:
         for place in range(len(names)):
             axis.axhline(place, color="#e4e4e4", linewidth=0.8, zorder=0)
         axis.axvline(1, color="#444444", linewidth=1, zorder=1)
-        for pass_name, label in PASSES.items():
+        for shift, (pass_name, label) in zip((-0.2, 0, 0.2), PASSES.items(), strict=True):
             ratios = figures.ratios(s, pass_name, "torch")
             if not ratios:
                 continue
             seen += ratios.values()
             axis.plot(
                 list(ratios.values()),
-                [names.index(layer) for layer in ratios],
+                [names.index(layer) + shift for layer in ratios],
                 *(MARKERS[pass_name],),
                 color=COLORS[pass_name],
                 markersize=5.5,

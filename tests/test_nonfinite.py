@@ -13,7 +13,7 @@ from passes import arguments_of, as_channels_last, in_order
 from torch import Tensor
 
 import mxdeconv._C as _C
-from mxdeconv import ops
+from mxdeconv import deconvolution, ops
 from mxdeconv.testing import SMALL, Operands, Problem, integer_data
 
 # Every kind of geometry, with few enough values to put the intruder at each of them in turn.
@@ -112,3 +112,14 @@ def test_other_channels_do_not_depend_on_threads(restored_threads: None) -> None
     for result in results[1:]:
         assert torch.equal(result.isnan(), results[0].isnan())
         assert torch.equal(result.nan_to_num(), results[0].nan_to_num())
+
+
+def test_a_result_behind_the_last_tap() -> None:
+    """adj adds a column that no tap reaches: no weight may show in it, however long the row."""
+    weight = torch.ones(2, 20, 2)
+    weight[0, :, 0] = inf
+    for size in (3, 30, 300):
+        out = deconvolution(
+            torch.ones(1, 2, size), weight, kernel=(2,), stride=(2,), adj=(1,), num_filter=20
+        )
+        assert torch.equal(out[..., -1], torch.zeros(1, 20))
