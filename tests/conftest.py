@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import mxdeconv._C as _C
+
+# How fast examples are made says something about the machine only.
+settings.register_profile("mxdeconv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mxdeconv")
 
 ISAS: list[str] = _C.build_info()["cpu_isas"]
 
