@@ -21,11 +21,11 @@ namespace {
 // Multiply-adds that one thread does in the time that it takes to wake another: some 20 us.
 constexpr double kLeastProducts = 1 << 20;
 
-// Whether the thread is the one that a fork has left over. The threads that libgomp keeps for it
-// are gone, but libgomp would wait for them forever. Set once, by the child itself.
-thread_local bool t_forked = false;
+// Whether the process is a fork. The threads that libgomp kept for its parent are gone, but libgomp
+// would wait for them forever. Set once, by the child itself, before it has other threads.
+std::atomic<bool> g_forked{false};
 
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { t_forked = true; });
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { g_forked = true; });
 
 // What the threads of one run share.
 struct Team {
@@ -50,7 +50,8 @@ struct Team {
 }  // namespace
 
 AtThreads::AtThreads(double products)
-    : count_(products < kLeastProducts || t_forked || at::in_parallel_region()
+    : count_(products < kLeastProducts || g_forked.load(std::memory_order_relaxed) ||
+                     at::in_parallel_region()
                  ? 1
                  : at::get_num_threads()) {}
 
