@@ -3,6 +3,7 @@
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <string>
@@ -90,6 +91,9 @@ PyObject* call_eagerly(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   if (!call->takes(THPVariable_Unpack(data), THPVariable_Unpack(weight), bias_tensor)) {
     Py_RETURN_NONE;
   }
+  // In a fork, this makes torch build its engine anew, which only the GIL keeps two threads from
+  // doing at once. The op would do it when it saves its operands, without the GIL.
+  torch::autograd::Engine::get_default_engine();
   at::Tensor out;
   {
     const py::gil_scoped_release no_gil;
