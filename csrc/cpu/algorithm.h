@@ -3,13 +3,9 @@
 
 #include <cstdint>
 
-#include "core/geometry.h"
+#include "core/problem.h"
 
 namespace mxd::cpu {
-
-struct Problem;
-
-enum class Pass { kForward, kDataGradient, kWeightGradient };
 
 enum class Algorithm {
   kTapSum,         // phases as implicit GEMM over pixels and channels (forward, data gradient)

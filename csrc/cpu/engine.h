@@ -6,22 +6,12 @@
 
 #include <cstdint>
 
-#include "core/geometry.h"
 #include "core/parallel.h"
-#include "core/tensor_view.h"
+#include "core/problem.h"
 #include "cpu/algorithm.h"
 #include "cpu/kernels.h"
 
 namespace mxd::cpu {
-
-struct Problem {
-  Geometry geometry;
-  DType dtype = DType::kFloat32;
-  TensorView data;    // [batch, groups * in_channels, in]
-  TensorView out;     // [batch, groups * out_channels, out]
-  WeightView weight;  // [groups * in_channels, out_channels, kernel]
-  BiasView bias;      // [groups * out_channels]; forward only
-};
 
 struct Resources {
   const Threads* threads = nullptr;

@@ -46,17 +46,17 @@ py::dict build_info() {
 using AxisTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
 
 struct Call {
-  cpu::Pass pass;
-  cpu::Problem problem;
+  Pass pass;
+  Problem problem;
 };
 
 Call call_of(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
              int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
              bool channels_last) {
   Call call;
-  call.pass = pass == "forward"         ? cpu::Pass::kForward
-              : pass == "data_gradient" ? cpu::Pass::kDataGradient
-                                        : cpu::Pass::kWeightGradient;
+  call.pass = pass == "forward"         ? Pass::kForward
+              : pass == "data_gradient" ? Pass::kDataGradient
+                                        : Pass::kWeightGradient;
   call.problem.dtype = dtype == "float64"    ? DType::kFloat64
                        : dtype == "float16"  ? DType::kFloat16
                        : dtype == "bfloat16" ? DType::kBFloat16

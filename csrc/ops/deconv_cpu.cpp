@@ -51,7 +51,7 @@ void run_forward(const at::Tensor& data, const at::Tensor& weight,
                  const std::optional<at::Tensor>& bias, const at::Tensor& out,
                  const Sizes<int64_t>& sizes, const Arguments<int64_t>& args) {
   if (out.numel() == 0) return;
-  cpu::Problem problem;
+  Problem problem;
   problem.geometry = geometry_of(sizes, args);
   problem.dtype = dtype_of(data);
   problem.data = view_of(data);
@@ -86,7 +86,7 @@ at::Tensor data_gradient(const at::Tensor& weight, const at::Tensor& out_grad, M
   check_memory("data gradient", sizes.data, weight.scalar_type());
   at::Tensor data_grad = empty_result(sizes.data, weight, out_grad);
   if (data_grad.numel() == 0) return data_grad;
-  cpu::Problem problem;
+  Problem problem;
   problem.geometry = geometry_of(sizes, args);
   problem.dtype = dtype_of(weight);
   problem.data = view_of(data_grad);
@@ -102,7 +102,7 @@ at::Tensor weight_gradient(const at::Tensor& data, const at::Tensor& out_grad, M
   const Sizes<int64_t> sizes = check_weight_gradient<int64_t>(data, out_grad, args);
   check_memory("weight gradient", sizes.weight, data.scalar_type());
   at::Tensor weight_grad = empty_result(sizes.weight, data, out_grad);
-  cpu::Problem problem;
+  Problem problem;
   problem.geometry = geometry_of(sizes, args);
   problem.dtype = dtype_of(data);
   problem.data = view_of(data);

@@ -63,25 +63,25 @@ struct Operand {
 
 }  // namespace
 
-const char* name_of(cpu::Pass pass) {
+const char* name_of(Pass pass) {
   switch (pass) {
-    case cpu::Pass::kForward:
+    case Pass::kForward:
       return "forward";
-    case cpu::Pass::kDataGradient:
+    case Pass::kDataGradient:
       return "data gradient";
-    case cpu::Pass::kWeightGradient:
+    case Pass::kWeightGradient:
       return "weight gradient";
   }
   return "";
 }
 
-void run_pass(cpu::Pass pass, const cpu::Problem& problem, const cpu::Resources& resources) {
+void run_pass(Pass pass, const Problem& problem, const cpu::Resources& resources) {
   switch (pass) {
-    case cpu::Pass::kForward:
+    case Pass::kForward:
       return cpu::forward(problem, resources);
-    case cpu::Pass::kDataGradient:
+    case Pass::kDataGradient:
       return cpu::data_gradient(problem, resources);
-    case cpu::Pass::kWeightGradient:
+    case Pass::kWeightGradient:
       return cpu::weight_gradient(problem, resources);
   }
 }
@@ -112,29 +112,29 @@ std::string name_of(const Setting& setting) {
 }
 
 // One pass by the algorithm that is forced, or that would be chosen.
-void check_pass(const Case& c, const Setting& setting, cpu::Pass pass, const Input& bias,
+void check_pass(const Case& c, const Setting& setting, Pass pass, const Input& bias,
                 const cpu::Resources& resources, Random& random) {
   const Geometry& g = c.geometry;
-  Operand data(pass == cpu::Pass::kDataGradient, setting.dtype, setting.data, c.data, c.expanded[0],
+  Operand data(pass == Pass::kDataGradient, setting.dtype, setting.data, c.data, c.expanded[0],
                random);
-  Operand weight(pass == cpu::Pass::kWeightGradient, setting.dtype, setting.weight, c.weight,
+  Operand weight(pass == Pass::kWeightGradient, setting.dtype, setting.weight, c.weight,
                  c.expanded[1], random);
-  Operand out(pass == cpu::Pass::kForward, setting.dtype, setting.out, c.out_grad, c.expanded[2],
+  Operand out(pass == Pass::kForward, setting.dtype, setting.out, c.out_grad, c.expanded[2],
               random);
-  cpu::Problem problem;
+  Problem problem;
   problem.geometry = g;
   problem.dtype = setting.dtype;
   problem.data = view_of(data.data, data.strides);
   problem.weight = weight_view_of(weight.data, weight.strides);
   problem.out = view_of(out.data, out.strides);
-  const bool biased = setting.with_bias && pass == cpu::Pass::kForward;
+  const bool biased = setting.with_bias && pass == Pass::kForward;
   if (biased) problem.bias = {bias.data(), bias.strides()[1]};
   run_pass(pass, problem, resources);
 
   std::string difference;
-  if (pass == cpu::Pass::kDataGradient) {
+  if (pass == Pass::kDataGradient) {
     difference = data.output.compare(c.data_grad);
-  } else if (pass == cpu::Pass::kWeightGradient) {
+  } else if (pass == Pass::kWeightGradient) {
     difference = weight.output.compare(c.weight_grad);
   } else if (!biased) {
     difference = out.output.compare(c.out);
@@ -157,7 +157,7 @@ void check_case(const Case& c, const Setting& setting, Random& random) {
     return values;
   }();
   const Input bias(setting.dtype, bias_values, {0, draw(random, 1, 3), 0, 0, 0});
-  for (const cpu::Pass pass : kPasses) {
+  for (const Pass pass : kPasses) {
     check_pass(c, setting, pass, bias, resources, random);
     // And by minimal filtering, wherever it can do the problem and has the room.
     const cpu::Resources ample{&threads, int64_t(512) << 20};

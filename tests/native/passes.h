@@ -9,10 +9,9 @@
 
 namespace mxd::test {
 
-constexpr cpu::Pass kPasses[] = {cpu::Pass::kForward, cpu::Pass::kDataGradient,
-                                 cpu::Pass::kWeightGradient};
-const char* name_of(cpu::Pass pass);
-void run_pass(cpu::Pass pass, const cpu::Problem& problem, const cpu::Resources& resources);
+constexpr Pass kPasses[] = {Pass::kForward, Pass::kDataGradient, Pass::kWeightGradient};
+const char* name_of(Pass pass);
+void run_pass(Pass pass, const Problem& problem, const cpu::Resources& resources);
 
 // Operands and the three results. Every sum of products stays below 2^24 in magnitude, so that the
 // order of summation does not matter and a result is the exact sum, rounded once.

@@ -76,12 +76,12 @@ Output random_numbers(DType dtype, const Size& size, Layout layout, Random& rand
 }
 
 // Results of one pass for every thread count and workspace, compared with the first of them.
-void check_bits(cpu::Pass pass, const char* name, cpu::Problem problem, Layout layout,
-                bool filtered, Random& random) {
+void check_bits(Pass pass, const char* name, Problem problem, Layout layout, bool filtered,
+                Random& random) {
   const Geometry& g = problem.geometry;
-  const Size size = pass == cpu::Pass::kForward        ? out_size(g)
-                    : pass == cpu::Pass::kDataGradient ? data_size(g)
-                                                       : weight_size(g);
+  const Size size = pass == Pass::kForward        ? out_size(g)
+                    : pass == Pass::kDataGradient ? data_size(g)
+                                                  : weight_size(g);
   const Strides strides = strides_of(layout, size, {}, random);
   std::vector<char> first;
   // Not all twelve pairs, for time: every count and every workspace, tight and ample.
@@ -89,9 +89,9 @@ void check_bits(cpu::Pass pass, const char* name, cpu::Problem problem, Layout l
   for (const auto& [count, megabytes] : kPairs) {
     if (filtered && megabytes != 512) continue;  // it might not fit: then the direct sum runs
     Output result(problem.dtype, size, strides);
-    if (pass == cpu::Pass::kForward) problem.out = view_of(result.data(), strides);
-    if (pass == cpu::Pass::kDataGradient) problem.data = view_of(result.data(), strides);
-    if (pass == cpu::Pass::kWeightGradient) {
+    if (pass == Pass::kForward) problem.out = view_of(result.data(), strides);
+    if (pass == Pass::kDataGradient) problem.data = view_of(result.data(), strides);
+    if (pass == Pass::kWeightGradient) {
       problem.weight = weight_view_of(result.data(), strides);
     }
     const StdThreads threads(count);
@@ -117,14 +117,14 @@ MXD_TEST(threads_and_workspace, "bitwise equal for 1, 2, 3, 5 threads and 0, 1, 
         Output out = random_numbers(dtype, out_size(g), layout, random);
         Output bias =
             random_numbers(dtype, {1, g.groups * g.out_channels, 1, 1, 1}, layout, random);
-        for (const cpu::Pass pass : kPasses) {
-          cpu::Problem problem;
+        for (const Pass pass : kPasses) {
+          Problem problem;
           problem.geometry = g;
           problem.dtype = dtype;
           problem.data = view_of(data.data(), data.strides());
           problem.weight = weight_view_of(weight.data(), weight.strides());
           problem.out = view_of(out.data(), out.strides());
-          if (pass == cpu::Pass::kForward) problem.bias = {bias.data(), bias.strides()[1]};
+          if (pass == Pass::kForward) problem.bias = {bias.data(), bias.strides()[1]};
           check_bits(pass, name, problem, layout, false, random);
           cpu::force_algorithm(int(cpu::Algorithm::kMinimalFilter));
           check_bits(pass, name, problem, layout, true, random);
@@ -138,30 +138,30 @@ MXD_TEST(threads_and_workspace, "bitwise equal for 1, 2, 3, 5 threads and 0, 1, 
 // Passes that want more scratch than they may have.
 struct Greedy {
   const char* problem;
-  cpu::Pass pass;
+  Pass pass;
 };
 const Greedy kGreedy[] = {
     // Packed weights, with one and with several blocks of both channels.
-    {"n1g1c128k96-i4x4-w3x3-s1x1-p1x1-d1x1-a0x0", cpu::Pass::kForward},
-    {"n1g1c130k300-i3x3-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kForward},
-    {"n1g1c130k300-i3x3-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kDataGradient},
+    {"n1g1c128k96-i4x4-w3x3-s1x1-p1x1-d1x1-a0x0", Pass::kForward},
+    {"n1g1c130k300-i3x3-w4x4-s2x2-p1x1-d1x1-a0x0", Pass::kForward},
+    {"n1g1c130k300-i3x3-w4x4-s2x2-p1x1-d1x1-a0x0", Pass::kDataGradient},
     // Partial sums: one tile of the weight, as large as a tile may be, and many pixels.
-    {"n1g1c128k128-i128x130-w2x1-s1x1-p0x0-d1x1-a0x0", cpu::Pass::kWeightGradient},
+    {"n1g1c128k128-i128x130-w2x1-s1x1-p0x0-d1x1-a0x0", Pass::kWeightGradient},
     // Minimal filtering, of tiles that fill a block.
-    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kForward},
-    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kDataGradient},
-    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", cpu::Pass::kWeightGradient},
+    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", Pass::kForward},
+    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", Pass::kDataGradient},
+    {"n2g1c70k80-i20x20-w4x4-s2x2-p1x1-d1x1-a0x0", Pass::kWeightGradient},
     // Depthwise, with a kernel that is itself larger than the floor.
-    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kForward},
-    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kDataGradient},
-    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", cpu::Pass::kWeightGradient},
+    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", Pass::kForward},
+    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", Pass::kDataGradient},
+    {"n1g1c1k1-i1x1-w520x520-s520x520-p0x0-d1x1-a0x0", Pass::kWeightGradient},
 };
 
 MXD_TEST(scratch_bound, "scratch stays below max(workspace, 1 MiB a thread)") {
   cpu::set_isa(cpu::available_isas().back());
   for (const Greedy& greedy : kGreedy) {
     Random random(options().seed);
-    cpu::Problem problem;
+    Problem problem;
     problem.geometry = parse_problem(greedy.problem);
     const Geometry& g = problem.geometry;
     // Zeros: other values might soon be subnormal and slow.
