@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,9 +19,19 @@ class EagerCall:
         cudnn_off: bool,
     ) -> None: ...
 
+class FrozenWeight:
+    def __init__(self, weight: Tensor) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+
 def are_plain(*values: object) -> bool: ...
 def build_info() -> dict[str, Any]: ...
-def call_eagerly(call: EagerCall, data: Any, weight: Any, bias: Any) -> Tensor | None: ...
+def call_eagerly(
+    call: EagerCall, data: Any, weight: Any, bias: Any, frozen: FrozenWeight | None
+) -> Tensor | None: ...
+def call_frozen(
+    frozen: FrozenWeight, function: Callable[..., Tensor], /, *arguments: Any
+) -> Tensor: ...
 def choose(
     pass_: str,
     dtype: str,

@@ -67,7 +67,7 @@ def deconvolution(
             *(workspace, no_bias, cudnn_tune, cudnn_off, layout),
         )
         if eager is not None and out is None:
-            result = _C.call_eagerly(eager, data, weight, bias)
+            result = _C.call_eagerly(eager, data, weight, bias, None)
             if result is not None:
                 return result
         return apply(call, data, weight, bias, call.attributes.target_shape, out)
@@ -79,7 +79,8 @@ def deconvolution(
 
 def named(error: Exception, name: str | None) -> Exception:
     """The same error, saying which layer it speaks of if that has a name."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
+    kinds = (kind for kind in (TypeError, RuntimeError) if isinstance(error, kind))
+    kind = next(kinds, ValueError)
     if name is None:
         return error
     return kind(f"{name if type(name) is str else spec.show(name)}: {error}")

@@ -36,7 +36,7 @@ def long_way(data: Tensor, weight: Tensor, bias: Tensor | None, **more: Any) -> 
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_it_computes_what_the_long_way_does(requires_grad: bool) -> None:
     leaves = [value.clone().requires_grad_(requires_grad) for value in (DATA, WEIGHT, BIAS)]
-    out = _C.call_eagerly(eager_call(), *leaves)
+    out = _C.call_eagerly(eager_call(), *leaves, None)
     assert out is not None
     expected = long_way(*leaves)
     assert torch.equal(out, expected)
@@ -77,17 +77,17 @@ class Watch(torch.overrides.TorchFunctionMode):
     ],
 )
 def test_it_leaves_the_unusual_to_the_long_way(data: Any, weight: Any, bias: Any) -> None:
-    assert _C.call_eagerly(eager_call(), data, weight, bias) is None
+    assert _C.call_eagerly(eager_call(), data, weight, bias, None) is None
 
 
 def test_it_leaves_modes_to_the_long_way() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert _C.call_eagerly(eager_call(), DATA, WEIGHT, BIAS) is None
+        assert _C.call_eagerly(eager_call(), DATA, WEIGHT, BIAS, None) is None
     with Watch():
-        assert _C.call_eagerly(eager_call(), DATA, WEIGHT, BIAS) is None
+        assert _C.call_eagerly(eager_call(), DATA, WEIGHT, BIAS, None) is None
 
     def inside(data: Tensor) -> Tensor:
-        assert _C.call_eagerly(eager_call(), data, WEIGHT, BIAS) is None
+        assert _C.call_eagerly(eager_call(), data, WEIGHT, BIAS, None) is None
         return data.sum()
 
     torch.func.grad(inside)(DATA)
@@ -100,7 +100,7 @@ def test_there_is_none_where_shapes_decide(more: dict[str, Any]) -> None:
 
 def test_its_errors_are_the_operator_s() -> None:
     for call in (
-        lambda: _C.call_eagerly(eager_call(pad=(50, 0)), DATA, WEIGHT, BIAS),
+        lambda: _C.call_eagerly(eager_call(pad=(50, 0)), DATA, WEIGHT, BIAS, None),
         lambda: long_way(DATA, WEIGHT, BIAS, pad=(50, 0)),
     ):
         with pytest.raises(ValueError, match="pad must leave an output size of at least 0"):
@@ -109,10 +109,10 @@ def test_its_errors_are_the_operator_s() -> None:
 
 def test_it_is_copied_and_pickled() -> None:
     call = eager_call()
-    expected = _C.call_eagerly(call, DATA, WEIGHT, BIAS)
+    expected = _C.call_eagerly(call, DATA, WEIGHT, BIAS, None)
     assert expected is not None
     for other in (copy.deepcopy(call), pickle.loads(pickle.dumps(call))):
-        result = _C.call_eagerly(other, DATA, WEIGHT, BIAS)
+        result = _C.call_eagerly(other, DATA, WEIGHT, BIAS, None)
         assert result is not None
         assert torch.equal(result, expected)
 

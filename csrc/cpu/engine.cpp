@@ -16,13 +16,23 @@ namespace {
 
 std::atomic<bool> g_poison{false};  // set by tests only
 
+// Preparing weights takes less than 5 % of a call with more source pixels.
+constexpr int64_t kMostPreparedPixels = 8192;
+
+Resources without_prepared(const Resources& resources) {
+  return {resources.threads, resources.workspace_bytes, nullptr};
+}
+
 }  // namespace
 
 bool poison_scratch() { return g_poison.load(std::memory_order_relaxed); }
 void set_poison_scratch(bool poison) { g_poison.store(poison); }
 
-void forward(const Problem& given, const Resources& resources) {
+void forward(const Problem& given, const Resources& all) {
   const Problem problem = folded(given);
+  const bool few_pixels =
+      problem.geometry.batch * problem.geometry.in_pixels() <= kMostPreparedPixels;
+  const Resources resources = few_pixels ? all : without_prepared(all);
   const Choice choice = choose(Pass::kForward, problem, resources.workspace_bytes);
   count_run(choice.algorithm);
   if (choice.algorithm == Algorithm::kFill) {

@@ -10,12 +10,14 @@
 #include "core/problem.h"
 #include "cpu/algorithm.h"
 #include "cpu/kernels.h"
+#include "cpu/prepared_weights.h"
 
 namespace mxd::cpu {
 
 struct Resources {
   const Threads* threads = nullptr;
   int64_t workspace_bytes = 0;  // bound on all temporaries, down to kScratchFloorBytes a thread
+  PreparedWeights* weights = nullptr;  // kept forms of the forward pass's weights, if they are kept
 };
 
 // Least scratch that a worker needs, whatever the workspace.

@@ -139,4 +139,29 @@ uint32_t transform_weights(const FilterPlan& plan, const Threads& threads, float
   return largest;
 }
 
+PreparedWeights::Key transformed_key(const FilterPlan& plan) {
+  const WeightView& w = plan.weight;
+  PreparedWeights::Key key{int64_t(Algorithm::kMinimalFilter),
+                           int64_t(reinterpret_cast<intptr_t>(plan.kernels)),
+                           plan.geometry.groups,
+                           plan.src_channels,
+                           plan.dst_channels,
+                           plan.weight_group,
+                           w.in_channel,
+                           w.out_channel};
+  for (int a = 0; a < kAxes; ++a) {
+    key.insert(key.end(), {plan.geometry.axis[a].kernel, w.tap[a]});
+  }
+  for (const FilterGroup& group : plan.groups) {
+    for (int a = 0; a < kAxes; ++a) key.push_back(int64_t(group.kind[a]));
+    key.push_back(int64_t(group.correlations.size()));
+    for (const Correlation& correlation : group.correlations) {
+      for (const FilterAxis& axis : correlation.axis) {
+        key.insert(key.end(), {axis.tap_first, axis.tap_step});
+      }
+    }
+  }
+  return key;
+}
+
 }  // namespace mxd::cpu

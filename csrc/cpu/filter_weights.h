@@ -10,4 +10,7 @@ namespace mxd::cpu {
 // Returns the largest magnitude of a weight, as bits.
 uint32_t transform_weights(const FilterPlan& plan, const Threads& threads, float* weights);
 
+// What they depend on, apart from the values of the weights.
+PreparedWeights::Key transformed_key(const FilterPlan& plan);
+
 }  // namespace mxd::cpu

@@ -315,13 +315,27 @@ uint32_t source_limit(const FilterPlan& plan, float largest_weight) {
 }  // namespace
 
 bool run_minimal_filter(const FilterPlan& plan, const Resources& resources) {
-  const int64_t room = resources.workspace_bytes - plan.weight_bytes();
+  const int64_t room = resources.workspace_bytes - (resources.weights ? 0 : plan.weight_bytes());
   // No more workers than the workspace has room for.
   const FewerThreads threads(*resources.threads,
                              std::max<int64_t>(room / plan.largest_worker_bytes(), 1));
-  Scratch scratch(plan.weight_bytes());
-  float* weights = scratch.take<float>(plan.weight_elements);
-  const float largest_weight = magnitude(transform_weights(plan, threads, weights));
+  const auto transform = [&](char* memory) {
+    return transform_weights(plan, threads, reinterpret_cast<float*>(memory));
+  };
+  std::shared_ptr<const PreparedWeights::Form> kept;
+  std::unique_ptr<Scratch> scratch;
+  const float* weights;
+  float largest_weight;
+  if (resources.weights) {
+    kept = resources.weights->get(transformed_key(plan), plan.weight_bytes(), transform);
+    weights = reinterpret_cast<const float*>(kept->start);
+    largest_weight = magnitude(kept->summary);
+  } else {
+    scratch = std::make_unique<Scratch>(plan.weight_bytes());
+    char* memory = scratch->take<char>(plan.weight_bytes());
+    weights = reinterpret_cast<const float*>(memory);
+    largest_weight = magnitude(transform(memory));
+  }
   if (!(largest_weight <= 0x1p120f)) return false;
   const uint32_t limit = source_limit(plan, largest_weight);
   std::atomic<bool> unsafe{false};

@@ -28,7 +28,7 @@ class Worker {
         source_(scratch_->take<char>(plan.source_bytes)),
         zero_(scratch_->take<char>(plan.zero_bytes)),
         acc_(scratch_->take<char>(plan.acc_bytes + kAlignment)),
-        weights_(plan, scratch_->take<char>(plan.weight_bytes)),
+        weights_(plan, plan.prepared ? nullptr : scratch_->take<char>(plan.weight_bytes)),
         store_(plan, *scratch_) {
     std::memset(zero_, 0, size_t(plan.zero_bytes));
   }

@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t kColumns = 256;    // of a block
 constexpr int64_t kMostShifts = 64;  // of a chunk
 constexpr int64_t kJobsPerThread = 4;
+constexpr double kMostPreparedBytes = 0x1p40;  // beyond: a kernel expanded from one element
 
 // What packing a vector of the source costs, in rows of a register tile multiplied by a vector.
 constexpr double kPackRows = 24;
@@ -215,14 +216,16 @@ void TapSumPlan::place_weights(const Resources& resources) {
   const int64_t budget = resources.workspace_bytes / threads - (floor - kPanelBytes);
   const bool panel_fits = !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&
                           panel <= double(kPanelBytes);
-  if (all <= double(kPanelBytes) || (all <= double(budget) && !(panel_fits && blocks == spans))) {
+  if (resources.weights && all <= kMostPreparedBytes) prepared = resources.weights;
+  if (prepared || all <= double(kPanelBytes) ||
+      (all <= double(budget) && !(panel_fits && blocks == spans))) {
     home = WeightHome::kResident;
   } else {
     home = panel_fits ? WeightHome::kPerPanel : WeightHome::kPerBundle;
   }
   // No more than is needed: memory that is not asked for costs a small call no time.
   weight_bytes = home == WeightHome::kResident ? int64_t(all) : kPanelBytes;
-  scratch_bytes = floor - kPanelBytes + align_up(weight_bytes);
+  scratch_bytes = floor - kPanelBytes + (prepared ? 0 : align_up(weight_bytes));
 }
 
 }  // namespace mxd::cpu

@@ -83,6 +83,7 @@ class TapSumPlan {
   bool whole_source;
   int64_t source_bytes;
   int64_t line_bytes;
+  PreparedWeights* prepared = nullptr;  // where resident weights are kept, else in scratch
   WeightHome home;
   int64_t weight_bytes;
   int64_t scratch_bytes;

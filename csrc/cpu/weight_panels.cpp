@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace mxd::cpu {
 namespace {
@@ -23,7 +24,8 @@ int64_t length(Range range) { return range.end - range.begin; }
 
 }  // namespace
 
-WeightPanels::WeightPanels(const TapSumPlan& plan, char* memory) : plan_(plan), memory_(memory) {
+WeightPanels::WeightPanels(const TapSumPlan& plan, char* memory)
+    : plan_(plan), memory_(memory), own_(memory) {
   if (plan.grouped || plan.home == WeightHome::kPerBundle) return;
   place_.assign(size_t(plan.sum.taps()), -1);
   int64_t place = 0;
@@ -58,8 +60,57 @@ void WeightPanels::start_job(int64_t group, int64_t begin, int64_t channels) {
   begin_ = begin;
   channels_ = channels;
   if (plan_.home != WeightHome::kResident) return;
+  if (plan_.grouped) find_bundles();
+  if (!plan_.prepared) return pack_job(own_);
+  const bool before = std::exchange(nonfinite_, false);
+  kept_ = plan_.prepared->get(key(), plan_.weight_bytes, [this](char* memory) {
+    pack_job(memory);
+    return uint32_t(nonfinite_);
+  });
+  memory_ = kept_->start;
+  nonfinite_ = before || kept_->summary != 0;
+}
+
+PreparedWeights::Key WeightPanels::key() const {
+  const TapSum& sum = plan_.sum;
+  PreparedWeights::Key key{int64_t(Algorithm::kTapSum),
+                           int64_t(reinterpret_cast<intptr_t>(sum.kernels)),
+                           int64_t(sum.lanes),
+                           sum.src_channels,
+                           group_,
+                           begin_,
+                           channels_,
+                           sum.weight_group,
+                           sum.weight_src,
+                           sum.weight_dst};
+  key.insert(key.end(), place_.begin(), place_.end());
+  for (int a = 0; a < kAxes; ++a) {
+    key.insert(key.end(), {sum.first_tap[a], sum.kernel[a], sum.weight_tap[a]});
+    for (const PhaseGroup& group : plan_.grid.axis(a).groups) {
+      key.push_back(int64_t(group.phases.size()));
+      for (const int32_t phase : group.phases) {
+        const AxisTaps& taps = *plan_.grid.axis(a).phases[size_t(phase)].taps;
+        key.insert(key.end(), {taps.tap_begin, taps.tap_step, taps.tap_count});
+      }
+    }
+  }
+  for (const Chunk& chunk : plan_.chunks) key.push_back(chunk.channels.begin);
+  return key;
+}
+
+void WeightPanels::find_bundles() {
+  bundle_offset_.clear();
+  int64_t offset = 0;
+  for (int64_t b = 0; b < plan_.bundles; ++b) {
+    bundle_offset_.push_back(offset);
+    const Bundle bundle = plan_.bundle(b);
+    offset += bundle.taps() * plan_.sum.src_channels * panels(bundle).padded_total() *
+              plan_.sum.kernels->acc_bytes;
+  }
+}
+
+void WeightPanels::pack_job(char* dst) {
   const int64_t acc_bytes = plan_.sum.kernels->acc_bytes;
-  char* dst = memory_;
   if (!plan_.grouped) {
     const Panels panels = channel_panels();
     for (int64_t panel = 0; panel < panels.count(); ++panel) {
@@ -71,9 +122,7 @@ void WeightPanels::start_job(int64_t group, int64_t begin, int64_t channels) {
     }
     return;
   }
-  bundle_offset_.clear();
   for (int64_t b = 0; b < plan_.bundles; ++b) {
-    bundle_offset_.push_back(dst - memory_);
     const Bundle bundle = plan_.bundle(b);
     const Panels panels = this->panels(bundle);
     const std::vector<BundleTap> taps = this->taps(bundle, {0, plan_.grid.shifts()});
@@ -126,8 +175,8 @@ const char* WeightPanels::get(int64_t bundle_index, const Bundle& bundle,
   if (plan_.home == WeightHome::kPerPanel) return memory_;
   const Panels panels = this->panels(bundle);
   if (plan_.home == WeightHome::kPerBundle) {
-    pack_taps(bundle, taps, panels, panel, chunk.channels, memory_);
-    return memory_;
+    pack_taps(bundle, taps, panels, panel, chunk.channels, own_);
+    return own_;
   }
   const int64_t count = plan_.grouped ? bundle.taps() : sum.taps();
   const int64_t start = plan_.grouped ? bundle_offset_[size_t(bundle_index)] : 0;
@@ -137,7 +186,7 @@ const char* WeightPanels::get(int64_t bundle_index, const Bundle& bundle,
 }
 
 void WeightPanels::pack_panel(int64_t panel, const Chunk& chunk) {
-  pack_all_taps(channel_panels(), panel, chunk.channels, memory_);
+  pack_all_taps(channel_panels(), panel, chunk.channels, own_);
 }
 
 void WeightPanels::pack_all_taps(const Panels& panels, int64_t panel, Range channels, char* dst) {

@@ -21,7 +21,7 @@ struct BundleTap {
 
 class WeightPanels {
  public:
-  // `memory` has plan.weight_bytes.
+  // `memory` has plan.weight_bytes; it is null where plan.prepared keeps the weights.
   WeightPanels(const TapSumPlan& plan, char* memory);
 
   // Turns to dst channels [begin, begin + channels) of a group; packs them all if resident.
@@ -47,6 +47,10 @@ class WeightPanels {
     int64_t row, count, offset, stride;
   };
 
+  // The packed weights of the job as plan.prepared knows them: all that their order depends on.
+  PreparedWeights::Key key() const;
+  void pack_job(char* dst);
+  void find_bundles();
   Panels channel_panels() const;
   int64_t first_weight() const;
   void pack_all_taps(const Panels& panels, int64_t panel, Range channels, char* dst);
@@ -57,7 +61,8 @@ class WeightPanels {
   void look_for_nonfinite(const char* panel, int64_t elements);
 
   const TapSumPlan& plan_;
-  char* memory_;
+  const char* memory_;  // of what was packed last
+  char* own_;           // memory to pack to
   int64_t group_ = 0;
   int64_t begin_ = 0;                   // first dst channel of the job, within the group
   int64_t channels_ = 0;                // of the job
@@ -65,6 +70,7 @@ class WeightPanels {
   std::vector<int64_t> step_offset_;    // of each tap of the kernel in the panel being packed
   std::vector<int64_t> bundle_offset_;  // resident and grouped: bytes
   bool nonfinite_ = false;
+  std::shared_ptr<const PreparedWeights::Form> kept_;  // memory_, where that is prepared
 };
 
 }  // namespace mxd::cpu

@@ -13,6 +13,7 @@
 #include "cpu/fold.h"
 #include "cpu/scratch.h"
 #include "ops/eager_call.h"
+#include "ops/frozen_weight.h"
 
 namespace py = pybind11;
 
@@ -155,6 +156,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("minimal_filtering", &cpu::minimal_filtering);
   m.def("set_minimal_filtering", &cpu::set_minimal_filtering, py::arg("enabled"));
   bind_eager_call(m);
+  bind_frozen_weight(m);
   read_environment();
 }
 

@@ -3,6 +3,7 @@
 
 #include "cpu/engine.h"
 #include "ops/at_threads.h"
+#include "ops/frozen_weight.h"
 #include "ops/signatures.h"
 
 namespace mxd::ops {
@@ -42,7 +43,7 @@ WeightView weight_view_of(const at::Tensor& tensor) {
 cpu::Resources resources_of(const Threads& threads, int64_t workspace_mb) {
   // Beyond 2^40 MB no bound is meant; the shift must not overflow.
   const int64_t megabytes = std::min(workspace_mb, int64_t(1) << 40);
-  return {&threads, megabytes << 20};
+  return {&threads, megabytes << 20, nullptr};
 }
 
 Arguments<int64_t> arguments(MXD_INT_PARAMETERS) { return {MXD_PASS_PARAMETERS}; }
@@ -59,7 +60,9 @@ void run_forward(const at::Tensor& data, const at::Tensor& weight,
   problem.out = view_of(out);
   if (bias) problem.bias = {bias->const_data_ptr(), bias->stride(0)};
   const AtThreads threads(problem.geometry.products());
-  cpu::forward(problem, resources_of(threads, args.workspace));
+  cpu::Resources resources = resources_of(threads, args.workspace);
+  resources.weights = FrozenWeight::prepared(weight);
+  cpu::forward(problem, resources);
 }
 
 at::Tensor forward(const at::Tensor& data, const at::Tensor& weight,

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "ops/frozen_weight.h"
 #include "ops/signatures.h"
 
 namespace py = pybind11;
@@ -72,11 +73,12 @@ std::optional<c10::string_view> static_text(const std::optional<std::string>& tu
   throw py::value_error("cudnn_tune must be one of its names, got '" + *tune + "'");
 }
 
-// call_eagerly(call, data, weight, bias): the result, or None for what EagerCall does not take.
+// call_eagerly(call, data, weight, bias, frozen): the result, or None for what EagerCall does not
+// take. `frozen` may be None.
 // Written against Python's own interface, because pybind11's conversions cost as much as the op.
 PyObject* call_eagerly(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(count == 4, "call_eagerly takes 4 arguments, got ", count);
+  TORCH_CHECK_TYPE(count == 5, "call_eagerly takes 5 arguments, got ", count);
   PyObject* const data = arguments[1];
   PyObject* const weight = arguments[2];
   PyObject* const bias = arguments[3] == Py_None ? nullptr : arguments[3];
@@ -94,9 +96,15 @@ PyObject* call_eagerly(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   // In a fork, this makes torch build its engine anew, which only the GIL keeps two threads from
   // doing at once. The op would do it when it saves its operands, without the GIL.
   torch::autograd::Engine::get_default_engine();
+  FrozenWeight* frozen = nullptr;
+  if (arguments[4] != Py_None) {
+    frozen = py::handle(arguments[4]).cast<FrozenWeight*>();
+    frozen->check_unchanged();
+  }
   at::Tensor out;
   {
     const py::gil_scoped_release no_gil;
+    const FrozenWeight::Scope scope(frozen);
     out = call->run(THPVariable_Unpack(data), THPVariable_Unpack(weight), bias_tensor);
   }
   return THPVariable_Wrap(std::move(out));
@@ -122,8 +130,9 @@ PyCFunction c_function(Function* function) {
 
 PyMethodDef kFunctions[] = {
     {"call_eagerly", c_function(call_eagerly), METH_FASTCALL,
-     "call_eagerly(call, data, weight, bias): the result, or None for tensors that the long way "
-     "must see."},
+     "call_eagerly(call, data, weight, bias, frozen): the result, or None for tensors that the "
+     "long "
+     "way must see."},
     {"are_plain", c_function(are_plain), METH_FASTCALL,
      "are_plain(*values): whether each is a tuple of ints, subclasses excluded."},
     {nullptr, nullptr, 0, nullptr}};
