@@ -37,6 +37,10 @@ class ColumnBlock {
   // type: step after step, panel.width() apart. -1: no column of the panel has a source.
   virtual int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const = 0;
 
+  // Whether pack() has written a panel's source, or zeros, at every innermost shift between two at
+  // which at() finds some.
+  virtual bool packs_between() const = 0;
+
   const std::vector<ColumnRun>& runs() const { return runs_; }
   const Panels& panels() const { return panels_; }
 

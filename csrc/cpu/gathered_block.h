@@ -22,6 +22,7 @@ class GatheredBlock final : public ColumnBlock {
     return panels_.begin(panel) * chunk.steps() +
            (shift.flat - chunk.shifts.begin) * chunk.channel_count() * panels_.width(panel);
   }
+  bool packs_between() const override { return all_inside_; }
 
  private:
   // The part of a run that lies in one panel.

@@ -210,8 +210,43 @@ void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows,
   }
 }
 
-// Rows that follow each other, kSteps elements each: vectors of them are separated by step, halving
-// the distance between the elements of a step in each round.
+// The vectors a0 a1 .. of 0 3 6 .., 1 4 7 .., 2 5 8 ..: what those have in the first two vectors,
+// then the rest from the third.
+template <class Acc>
+inline __attribute__((always_inline)) void separate_three(Vec<Acc> (&v)[3]) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  Vec<Acc> next[3];
+#pragma GCC unroll 3
+  for (int p = 0; p < 3; ++p) {
+    typename LaneIndex<Acc>::Vec early, late;
+    for (int i = 0; i < kLanes; ++i) {
+      const int at = 3 * i + p;
+      early[i] = at < 2 * kLanes ? at : 0;
+      late[i] = at < 2 * kLanes ? i : at - kLanes;
+    }
+    next[p] = shuffle(shuffle(v[0], v[1], early), v[2], late);
+  }
+  for (int p = 0; p < 3; ++p) v[p] = next[p];
+}
+
+// The same for a power of two: a vector of even and one of odd elements from each pair, the even
+// ones first, so that after the last round the steps are in order.
+template <class Acc, int kSteps>
+inline __attribute__((always_inline)) void separate(Vec<Acc> (&v)[kSteps]) {
+#pragma GCC unroll 3
+  for (int round = kSteps; round > 1; round /= 2) {
+    Vec<Acc> next[kSteps];
+#pragma GCC unroll 8
+    for (int p = 0; p < kSteps; p += 2) {
+      next[p / 2] = unzip<Acc>(v[p], v[p + 1], 0);
+      next[p / 2 + kSteps / 2] = unzip<Acc>(v[p], v[p + 1], 1);
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kSteps; ++p) v[p] = next[p];
+  }
+}
+
+// Rows that follow each other, kSteps elements each: vectors of them are separated by step.
 template <int kSteps, class T, class Acc>
 void pack_unzipped(Acc* dst, const int64_t* dst_offsets, const T* src, int64_t rows) {
   constexpr int kLanes = Simd<Acc>::kLanes;
@@ -222,22 +257,24 @@ void pack_unzipped(Acc* dst, const int64_t* dst_offsets, const T* src, int64_t r
       const int64_t left = (rows - i) * kSteps - p * kLanes;
       v[p] = left > 0 ? load_strided<1>(src + i * kSteps + p * kLanes, left) : Vec<Acc>{};
     }
-    // A vector of even and one of odd elements from each pair, the even ones first: after the last
-    // round the steps are in order.
-#pragma GCC unroll 3
-    for (int round = kSteps; round > 1; round /= 2) {
-      Vec<Acc> next[kSteps];
-#pragma GCC unroll 8
-      for (int p = 0; p < kSteps; p += 2) {
-        next[p / 2] = unzip<Acc>(v[p], v[p + 1], 0);
-        next[p / 2 + kSteps / 2] = unzip<Acc>(v[p], v[p + 1], 1);
-      }
-#pragma GCC unroll 8
-      for (int p = 0; p < kSteps; ++p) v[p] = next[p];
+    if constexpr (kSteps == 3) {
+      separate_three<Acc>(v);
+    } else {
+      separate<Acc, kSteps>(v);
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kSteps; ++p) store_count<Acc>(dst + dst_offsets[p] + i, v[p], rows - i);
   }
+}
+
+// pack_unzipped for so many steps, or null.
+template <class T, class Acc>
+constexpr auto unzipped_packing(int64_t steps) {
+  return steps == 2   ? pack_unzipped<2, T, Acc>
+         : steps == 3 ? pack_unzipped<3, T, Acc>
+         : steps == 4 ? pack_unzipped<4, T, Acc>
+         : steps == 8 ? pack_unzipped<8, T, Acc>
+                      : nullptr;
 }
 
 template <class T>
@@ -246,11 +283,9 @@ void pack_scattered(void* opaque_dst, const int64_t* dst_offsets, const void* op
   using Acc = typename AccOf<T>::Type;
   Acc* dst = static_cast<Acc*>(opaque_dst);
   const T* src = static_cast<const T*>(opaque_src);
-  if (k_stride == 1 && i_stride == steps && (steps == 2 || steps == 4 || steps == 8)) {
-    const auto pack = steps == 2   ? pack_unzipped<2, T, Acc>
-                      : steps == 4 ? pack_unzipped<4, T, Acc>
-                                   : pack_unzipped<8, T, Acc>;
-    pack(dst, dst_offsets, src, rows);
+  const auto unzip = unzipped_packing<T, Acc>(steps);
+  if (unzip && k_stride == 1 && i_stride == steps) {
+    unzip(dst, dst_offsets, src, rows);
     return;
   }
   if (k_stride == 1 && rows >= 4 && steps >= 4) {
@@ -335,6 +370,40 @@ void pack_shifted_transposed(Acc* dst, int64_t width, const T* src, int64_t i_st
   }
 }
 
+// Elements further apart along i. Shifts that follow each other read the elements between those of
+// one of them: together they are a stretch of memory, whose vectors are separated by shift.
+template <class T, class Acc>
+void pack_shifted_apart(Acc* dst, int64_t width, const T* src, int64_t i_stride, int64_t steps,
+                        int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
+  const auto unzip = unzipped_packing<T, Acc>(i_stride);
+  int64_t offsets[8];
+  for (int64_t r = 0; r < run_count;) {
+    const ShiftedRun& run = runs[r];
+    int64_t neighbours = 0;
+    while (unzip && neighbours < i_stride && r + neighbours < run_count) {
+      const ShiftedRun& next = runs[r + neighbours];
+      const bool whole = next.begin == 0 && next.end == next.count && next.count == run.count;
+      if (!whole || next.src != run.src + neighbours) break;
+      offsets[neighbours++] = next.dst;
+    }
+    if (unzip && neighbours == i_stride) {
+      for (int64_t k = 0; k < steps; ++k) {
+        unzip(dst + k * width, offsets, src + run.src + k * k_stride, run.count);
+      }
+      r += neighbours;
+      continue;
+    }
+    for (int64_t k = 0; k < steps; ++k) {
+      const T* from = src + run.src + k * k_stride;
+      Acc* to = dst + run.dst + k * width;
+      for (int64_t i = 0; i < run.begin; ++i) to[i] = 0;
+      for (int64_t i = run.begin; i < run.end; ++i) to[i] = to_acc(from[i * i_stride]);
+      for (int64_t i = run.end; i < run.count; ++i) to[i] = 0;
+    }
+    ++r;
+  }
+}
+
 template <class T>
 void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64_t i_stride,
                   int64_t steps, int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
@@ -348,15 +417,7 @@ void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64
   } else if (i_stride == 2) {
     pack_shifted_runs<2, T, Acc>(dst, width, src, steps, k_stride, runs, run_count);
   } else {
-    for (int64_t k = 0; k < steps; ++k) {
-      for (int64_t r = 0; r < run_count; ++r) {
-        const T* from = src + runs[r].src + k * k_stride;
-        Acc* to = dst + runs[r].dst + k * width;
-        for (int64_t i = 0; i < runs[r].begin; ++i) to[i] = 0;
-        for (int64_t i = runs[r].begin; i < runs[r].end; ++i) to[i] = to_acc(from[i * i_stride]);
-        for (int64_t i = runs[r].end; i < runs[r].count; ++i) to[i] = 0;
-      }
-    }
+    pack_shifted_apart<T, Acc>(dst, width, src, i_stride, steps, k_stride, runs, run_count);
   }
 }
 

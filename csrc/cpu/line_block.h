@@ -37,6 +37,7 @@ class LineBlock final : public ColumnBlock {
     const int64_t inner = inner_[size_t(vector * inner_shifts_ + shift.inner)];
     return outer < 0 || inner < 0 ? -1 : (outer + inner) * vector_ * chunk.channel_count();
   }
+  bool packs_between() const override { return true; }
 
  private:
   struct Place {

@@ -56,7 +56,8 @@ class Worker {
     int64_t index;
     Bundle bundle;
     Panels panels;
-    std::vector<BundleTap> taps;  // those of the chunk
+    std::vector<BundleTap> taps;       // those of the chunk
+    std::vector<size_t> first_of_row;  // in taps, of each row of them, and the end
     std::vector<Segment> segments;
     std::vector<size_t> first_segment;  // of each tile, and the end
     int64_t acc;                        // element offset of the first panel's accumulators
@@ -75,7 +76,7 @@ class Worker {
       entries_.clear();
       for (int64_t b = first; b < last; ++b) {
         const Bundle bundle = plan_.bundle(b);
-        entries_.push_back({b, bundle, weights_.panels(bundle), {}, {}, {}, 0});
+        entries_.push_back({b, bundle, weights_.panels(bundle), {}, {}, {}, {}, 0});
       }
       // Grouped bundles differ in their panels, and all of them fit.
       const int64_t all = entries_.front().panels.count();
@@ -140,61 +141,79 @@ class Worker {
   // The steps of the summation of each tile with the entry's taps.
   void list_segments(const ColumnBlock& block, const Chunk& chunk, Entry& entry) {
     entry.taps = weights_.taps(entry.bundle, chunk.shifts);
+    find_rows(entry);
     entry.segments.clear();
     entry.first_segment.assign(1, 0);
     for (int64_t panel = 0; panel < block.panels().count(); panel += tile_panels()) {
-      for (const BundleTap& tap : entry.taps) {
-        const bool joins = entry.segments.size() > entry.first_segment.back();
-        if (sum_.lanes == Lanes::kPixels) {
-          add_pixel_columns(block, chunk, tap, panel, joins, entry.segments);
-        } else {
-          add_pixel_rows(block, chunk, tap, panel, joins, entry.segments);
+      for (size_t r = 0; r + 1 < entry.first_of_row.size(); ++r) {
+        const BundleTap* const first = &entry.taps[entry.first_of_row[r]];
+        const BundleTap* const end = entry.taps.data() + entry.first_of_row[r + 1];
+        if (end - first > 1 && block.packs_between() &&
+            add_taps(block, chunk, first, end - first, panel, entry)) {
+          continue;
+        }
+        for (const BundleTap* tap = first; tap < end; ++tap) {
+          add_taps(block, chunk, tap, 1, panel, entry);
         }
       }
       entry.first_segment.push_back(entry.segments.size());
     }
   }
 
-  // A tap of a tile whose columns are pixels; part of the segment before if it `joins` it.
-  void add_pixel_columns(const ColumnBlock& block, const Chunk& chunk, const BundleTap& tap,
-                         int64_t panel, bool joins, std::vector<Segment>& segments) {
-    const int64_t channels = chunk.channel_count();
-    const bool pair = panel + 1 < block.panels().count();
-    int64_t first = block.at(panel, tap.shift, chunk);
-    int64_t second = pair ? block.at(panel + 1, tap.shift, chunk) : -1;
-    if (first < 0 && second < 0) return;
-    const int64_t zero = (zero_ - packed_) / kernels_.acc_bytes;
-    if (first < 0) first = zero;
-    if (second < 0) second = zero;
-    const Segment next{tap.place * channels, 0, first, channels, pair ? second - first : 0};
-    if (joins) {
-      Segment& last = segments.back();
-      if (last.row_k + last.length == next.row_k && last.second == next.second &&
-          last.col_offset + last.length * kernels_.vector == first) {
-        last.length += channels;
-        return;
+  // Rows of taps: those that are packed one after the other, at shifts that follow each other.
+  static void find_rows(Entry& entry) {
+    entry.first_of_row.clear();
+    for (size_t t = 0; t < entry.taps.size(); ++t) {
+      const BundleTap& tap = entry.taps[t];
+      const BundleTap* const last = t ? &entry.taps[t - 1] : nullptr;
+      if (!last || tap.place != last->place + 1 || tap.shift.outer != last->shift.outer ||
+          tap.shift.inner != last->shift.inner + 1) {
+        entry.first_of_row.push_back(t);
       }
     }
-    segments.push_back(next);
+    entry.first_of_row.push_back(entry.taps.size());
   }
 
-  // A tap of a tile whose rows are pixels.
-  void add_pixel_rows(const ColumnBlock& block, const Chunk& chunk, const BundleTap& tap,
-                      int64_t panel, bool joins, std::vector<Segment>& segments) {
+  // A row of taps of a tile. False if not all of its columns have a source at its ends: then the
+  // taps are to be added one by one.
+  bool add_taps(const ColumnBlock& block, const Chunk& chunk, const BundleTap* taps, int64_t count,
+                int64_t panel, Entry& entry) {
     const int64_t channels = chunk.channel_count();
-    const int64_t at = block.at(panel, tap.shift, chunk);
-    if (at < 0) return;
-    const Panels& pixels = block.panels();
-    const Segment next{(at - pixels.begin(panel) * chunk.steps()) / pixels.width(panel),
-                       tap.place * channels, 0, channels};
-    if (joins) {
-      Segment& last = segments.back();
-      if (last.row_k + last.length == next.row_k && last.col_k + last.length == next.col_k) {
-        last.length += channels;
-        return;
+    const Panels& columns = block.panels();
+    const bool pixel_lanes = sum_.lanes == Lanes::kPixels;
+    const bool pair = pixel_lanes && panel + 1 < columns.count();
+    int64_t first = block.at(panel, taps[0].shift, chunk);
+    int64_t second = pair ? block.at(panel + 1, taps[0].shift, chunk) : first;
+    if (count > 1) {
+      const TapShift& last = taps[count - 1].shift;
+      if (first < 0 || second < 0 || block.at(panel, last, chunk) < 0) return false;
+      if (pair && block.at(panel + 1, last, chunk) < 0) return false;
+    }
+    if (first < 0 && second < 0) return true;
+    Segment next{0, 0, 0, count * channels, 0};
+    if (pixel_lanes) {
+      const int64_t zero = (zero_ - packed_) / kernels_.acc_bytes;
+      if (first < 0) first = zero;
+      if (second < 0) second = zero;
+      next.row_k = taps[0].place * channels;
+      next.col_offset = first;
+      next.second = pair ? second - first : 0;
+    } else {
+      next.row_k = (first - columns.begin(panel) * chunk.steps()) / columns.width(panel);
+      next.col_k = taps[0].place * channels;
+    }
+    if (entry.segments.size() > entry.first_segment.back()) {
+      Segment& last = entry.segments.back();
+      const int64_t done = last.length;
+      const bool follows = pixel_lanes ? last.col_offset + done * kernels_.vector == next.col_offset
+                                       : last.col_k + done == next.col_k;
+      if (follows && last.row_k + done == next.row_k && last.second == next.second) {
+        last.length += next.length;
+        return true;
       }
     }
-    segments.push_back(next);
+    entry.segments.push_back(next);
+    return true;
   }
 
   // One panel of weights with every panel of the source.
