@@ -74,7 +74,32 @@ void align(std::vector<FilterAxis>& axes) {
   if (together < apart || (together == apart && aligned[0].kind == axes[0].kind)) axes = aligned;
 }
 
-std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
+// An axis that is a part of another: its index i is i * step + in_first there, or out_first.
+struct PartOfAxis {
+  Axis axis;
+  int64_t in_first, out_first, step;
+};
+
+// Without a stride, a dilation d splits an axis: every d-th input meets every d-th output only, and
+// there taps lie side by side.
+std::vector<PartOfAxis> parts_of(Pass pass, const Axis& axis) {
+  const int64_t d = axis.dilate;
+  const bool splits = axis.stride == 1 && d > 1 && d <= kMostPhases && axis.kernel > 1;
+  if (!splits || pass == Pass::kWeightGradient || std::min(axis.in, axis.out) < d) {
+    return {{axis, 0, 0, 1}};
+  }
+  std::vector<PartOfAxis> parts;
+  for (int64_t i = 0; i < d; ++i) {
+    const int64_t o = ((i - axis.pad) % d + d) % d;
+    const Axis part{ceil_div(axis.in - i, d), ceil_div(axis.out - o, d), axis.kernel, 1, 1,
+                    (o - i + axis.pad) / d};
+    parts.push_back({part, i, o, d});
+  }
+  return parts;
+}
+
+std::vector<FilterAxis> correlations_of(Pass pass, const PartOfAxis& part) {
+  const Axis& axis = part.axis;
   std::vector<FilterAxis> found;
   for (const AxisTaps& phase : phases_of(axis)) {
     FilterAxis a;
@@ -103,7 +128,38 @@ std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
     found.push_back(a);
   }
   if (pass == Pass::kForward) align(found);
+  const bool forward = pass == Pass::kForward;
+  for (FilterAxis& a : found) {
+    a.src.first = a.src.first * part.step + (forward ? part.in_first : part.out_first);
+    a.src.step *= part.step;
+    a.dst_first = a.dst_first * part.step + (forward ? part.out_first : part.in_first);
+    a.dst_step *= part.step;
+  }
   return found;
+}
+
+std::vector<FilterAxis> correlations_of(Pass pass, const Axis& axis) {
+  std::vector<FilterAxis> found;
+  for (const PartOfAxis& part : parts_of(pass, axis)) {
+    const std::vector<FilterAxis> more = correlations_of(pass, part);
+    found.insert(found.end(), more.begin(), more.end());
+  }
+  return found;
+}
+
+// Whether both groups transform the same taps in the same way.
+bool same_weights(const FilterGroup& a, const FilterGroup& b) {
+  if (a.correlations.size() != b.correlations.size()) return false;
+  for (size_t c = 0; c < a.correlations.size(); ++c) {
+    for (int i = 0; i < kAxes; ++i) {
+      const FilterAxis &left = a.correlations[c].axis[i], &right = b.correlations[c].axis[i];
+      if (left.kind != right.kind || left.tap_first != right.tap_first ||
+          left.tap_step != right.tap_step) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 // A result that no tap reaches is exactly zero: a tile would leave a rounding error there.
@@ -112,6 +168,29 @@ bool every_result_reached(Pass pass, const Axis& axis) {
   const int64_t last = (axis.in - 1) * axis.stride - axis.pad;
   return pass == Pass::kForward ? axis.out <= last + reach + 1
                                 : axis.pad <= reach && last < axis.out;
+}
+
+// Why an axis cannot be filtered, or null.
+const char* why_not_filtered(Pass pass, const Axis& axis) {
+  const std::vector<AxisTaps> phases = phases_of(axis);
+  if (int64_t(phases.size()) < std::min(axis.stride, axis.out)) {
+    return "minimal filtering needs taps at every output and few phases";
+  }
+  int64_t taps = 0;
+  for (const AxisTaps& phase : phases) taps += phase.tap_count;
+  if (pass == Pass::kWeightGradient ? taps < axis.kernel : !every_result_reached(pass, axis)) {
+    return "minimal filtering needs a tap for every result";
+  }
+  for (const AxisTaps& phase : phases) {
+    if (phase.src_tap_step != -1 && phase.tap_count > 1) {
+      return "minimal filtering needs taps side by side";
+    }
+    if (phase.tap_count > kMostTaps) return "minimal filtering knows two or three taps a phase";
+    if (pass == Pass::kDataGradient && phase.tap_count != phases[0].tap_count) {
+      return "minimal filtering needs phases with as many taps each";
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -128,31 +207,26 @@ const char* why_not_filtered(Pass pass, const Problem& problem) {
       double(g.groups) * double(g.in_channels * g.out_channels) * double(g.taps()) > kMostWeights) {
     return "minimal filtering needs fewer weights";
   }
-  bool several = false;
+  bool several = false, split = false, strided = false;
   int64_t combinations = 1;
   for (const Axis& axis : problem.geometry.axis) {
-    const std::vector<AxisTaps> phases = phases_of(axis);
-    if (int64_t(phases.size()) < std::min(axis.stride, axis.out)) {
-      return "minimal filtering needs taps at every output and few phases";
-    }
-    combinations *= int64_t(phases.size());
-    int64_t taps = 0;
-    for (const AxisTaps& phase : phases) taps += phase.tap_count;
-    if (pass == Pass::kWeightGradient ? taps < axis.kernel : !every_result_reached(pass, axis)) {
-      return "minimal filtering needs a tap for every result";
-    }
-    for (const AxisTaps& phase : phases) {
-      if (phase.src_tap_step != -1 && phase.tap_count > 1) {
-        return "minimal filtering needs taps side by side";
+    const std::vector<PartOfAxis> parts = parts_of(pass, axis);
+    int64_t phases = 0;
+    for (const PartOfAxis& part : parts) {
+      if (const char* reason = why_not_filtered(pass, part.axis)) return reason;
+      for (const AxisTaps& phase : phases_of(part.axis)) {
+        several |= phase.tap_count > 1;
+        ++phases;
       }
-      if (phase.tap_count > kMostTaps) return "minimal filtering knows two or three taps a phase";
-      if (pass == Pass::kDataGradient && phase.tap_count != phases[0].tap_count) {
-        return "minimal filtering needs phases with as many taps each";
-      }
-      several |= phase.tap_count > 1;
     }
+    combinations *= phases;
+    split |= parts.size() > 1;
+    strided |= axis.stride > 1;
   }
   if (!several) return "one tap a phase leaves nothing to filter";
+  if (pass == Pass::kDataGradient && split && strided) {
+    return "minimal filtering of a data gradient knows strides or dilations, not both";
+  }
   if (combinations > kMostPhases) return "minimal filtering needs few phases";
   return nullptr;
 }
@@ -161,6 +235,9 @@ FilterPlan::FilterPlan(Pass pass, const Problem& problem)
     : geometry(problem.geometry),
       kernels(&kernels_for(problem.dtype)),
       shared_source(pass == Pass::kForward) {
+  bool split = false;
+  for (const Axis& axis : geometry.axis) split |= parts_of(pass, axis).size() > 1;
+  if (split) shared_source = false;
   const bool forward = pass == Pass::kForward;
   src_channels = forward ? geometry.in_channels : geometry.out_channels;
   dst_channels = forward ? geometry.out_channels : geometry.in_channels;
@@ -190,14 +267,14 @@ FilterPlan::FilterPlan(Pass pass, const Problem& problem)
   for (const FilterAxis& a0 : axes[0]) {
     for (const FilterAxis& a1 : axes[1]) {
       for (const FilterAxis& a2 : axes[2]) {
-        if (forward || groups.empty()) {
+        if (forward || split || groups.empty()) {
           groups.push_back({{a0.kind, a1.kind, a2.kind}, {}, 0});
         }
         groups.back().correlations.push_back({{a0, a1, a2}});
       }
     }
   }
-  last_axis_groups = forward ? int64_t(axes[2].size()) : 1;
+  last_axis_groups = forward || split ? int64_t(axes[2].size()) : 1;
 
   for (size_t c = 0; c < groups[0].correlations.size(); ++c) {
     for (int64_t k = 0; k < src_channels; k += kFilterChunk) {
@@ -237,9 +314,14 @@ FilterPlan::FilterPlan(Pass pass, const Problem& problem)
   for (int a = 0; a < kAxes; ++a) whole[a] = {0, step[a]};
   for (FilterGroup& group : groups) {
     const int64_t products = group.products();
-    group.weight_begin = weight_elements;
-    weight_elements +=
-        align_up(geometry.groups * products * steps * columns.padded_total() * 4) / 4;
+    const auto like = std::find_if(groups.begin(), groups.begin() + (&group - groups.data()),
+                                   [&](const FilterGroup& g) { return same_weights(g, group); });
+    group.owns_weights = &*like == &group;
+    group.weight_begin = group.owns_weights ? weight_elements : like->weight_begin;
+    if (group.owns_weights) {
+      weight_elements +=
+          align_up(geometry.groups * products * steps * columns.padded_total() * 4) / 4;
+    }
     int64_t t = batch_step;
     for (int a = 0; a < kAxes; ++a) t *= tiles(group, a, step[a]);
     tile_count = std::max(tile_count, t);

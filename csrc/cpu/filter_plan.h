@@ -3,7 +3,8 @@
 // A *correlation* is a phase seen from its results: result q of an axis meets source values
 // src_begin + q + e for e = 0 .. taps-1, with step 1. Forward, every phase is one, and writes
 // results of its own. In the data gradient every phase of the output is a source, and all of them
-// add to the same results. A *group* is what shares results: one correlation, or all.
+// add to the same results. Where dilation splits an axis, correlations are of its parts, in both
+// passes with results of their own. A *group* is what shares results: one correlation, or all.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +32,8 @@ struct Correlation {
 struct FilterGroup {
   FilterKind kind[kAxes];
   std::vector<Correlation> correlations;
-  int64_t weight_begin;  // its transformed weights, in elements
+  int64_t weight_begin;       // its transformed weights, in elements
+  bool owns_weights = false;  // else they are those of a group before it
 
   int64_t products() const {
     return products_of(kind[0]) * products_of(kind[1]) * products_of(kind[2]);
@@ -58,7 +60,7 @@ struct FilterPlan {
 
   Geometry geometry;
   const Kernels* kernels;
-  bool shared_source;                  // the correlations read one grid: forward
+  bool shared_source;  // the correlations read one grid: forward, but for split axes
   int64_t src_channels, dst_channels;  // per convolution group
   TensorView src, dst;
   WeightView weight;  // in_channel and out_channel are src's and dst's

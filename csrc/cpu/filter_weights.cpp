@@ -48,6 +48,7 @@ class WeightWorker {
     pack(conv_group, panel, first, channels);
     const int64_t product = plan_.steps * plan_.columns.padded_total();
     for (const FilterGroup& group : plan_.groups) {
+      if (!group.owns_weights) continue;
       float* dst = weights_ + group.weight_begin + conv_group * group.products() * product +
                    plan_.columns.begin(panel) * plan_.steps + first * width;
       for (const Correlation& correlation : group.correlations) {

@@ -92,7 +92,10 @@ class Worker {
   static bool same_source(const FilterGroup& a, const FilterGroup& b) {
     for (int i = 0; i < kAxes; ++i) {
       const FilterAxis &left = a.correlations[0].axis[i], &right = b.correlations[0].axis[i];
-      if (left.kind != right.kind || left.src_begin != right.src_begin) return false;
+      if (left.kind != right.kind || left.src_begin != right.src_begin ||
+          left.src.first != right.src.first || left.src.step != right.src.step) {
+        return false;
+      }
     }
     return true;
   }

@@ -74,7 +74,9 @@ bool TapSumPlan::lines_pay() const {
   const double waste = double(line_cut_.row_vectors * sum.kernels->vector) / columns - 1;
   const double block = double(line_cut_.block_rows * line_cut_.block_vectors * sum.kernels->vector);
   const double saved = double(grid.shifts()) - double(line_cut_.channel_elements) / block;
-  return waste * double(sum.taps() * sum.dst_channels) <= saved * kPackRows;
+  const double gain = saved * kPackRows - waste * double(sum.taps() * sum.dst_channels);
+  // Lines take less planning, unless their blocks are smaller and read the weights more often.
+  return gain > 0 || (gain == 0 && block >= double(std::min(block_columns, grid.columns())));
 }
 
 void TapSumPlan::cut_columns(bool exact) {
