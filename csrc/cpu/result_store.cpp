@@ -3,6 +3,14 @@
 #include <algorithm>
 
 namespace mxd::cpu {
+namespace {
+
+// Results of the next channel lie too far from those of this one for the hardware to foresee.
+void fetch_for_writing(const char* begin, int64_t bytes) {
+  for (int64_t b = 0; b < bytes; b += kAlignment) __builtin_prefetch(begin + b, 1);
+}
+
+}  // namespace
 
 ResultStore::ResultStore(const TapSumPlan& plan, Scratch& scratch)
     : plan_(plan),
@@ -100,6 +108,8 @@ void ResultStore::write_plain(const std::vector<ColumnRun>& runs) {
   char* dst = dst_of(entry);
   for (int64_t c = 0; c < entry.channels.end - entry.channels.begin; ++c) {
     for (const Stretch& stretch : stretches) {
+      fetch_for_writing(dst + ((c + 1) * sum_.dst.channel + stretch.dst) * kernels_.elem_bytes,
+                        stretch.length * kernels_.elem_bytes);
       kernels_.store(dst + (c * sum_.dst.channel + stretch.dst) * kernels_.elem_bytes, 0, 1,
                      entry.acc + (c * entry.stride + stretch.column) * kernels_.acc_bytes, 0, 1,
                      stretch.length, bias(entry.channels.begin + c), 0, 0);
@@ -122,6 +132,8 @@ void ResultStore::write_lines(const std::vector<ColumnRun>& runs) {
     char* dst = dst_of(entries_.front()) + channel * sum_.dst.channel * kernels_.elem_bytes;
     const LinePhase* phase = line_phases_.data();
     for (const Line& line : lines_) {
+      fetch_for_writing(dst + (sum_.dst.channel + line.dst) * kernels_.elem_bytes,
+                        (line.last - line.first) * kernels_.elem_bytes);
       for (size_t p = 0; p < phases; ++p, ++phase) rows_[p] = phase->acc + channel * phase->step;
       kernels_.interleave(line_, rows_.data(), int64_t(phases), line.columns);
       kernels_.store(dst + line.dst * kernels_.elem_bytes, 0, 1,
