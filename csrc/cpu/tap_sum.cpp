@@ -16,6 +16,9 @@
 namespace mxd::cpu {
 namespace {
 
+// Blocks whose plan a worker keeps for the next job.
+constexpr int64_t kKeptBlocks = 64;
+
 class Worker {
  public:
   // Sets `nonfinite` if it meets a weight that is not finite.
@@ -31,6 +34,11 @@ class Worker {
         weights_(plan, plan.prepared ? nullptr : scratch_->take<char>(plan.weight_bytes)),
         store_(plan, *scratch_) {
     std::memset(zero_, 0, size_t(plan.zero_bytes));
+    const bool several_jobs = sum_.groups * plan.channel_blocks > 1;
+    const bool all_at_once = plan.chunks.size() == 1 && plan.slice_bundles >= plan.bundles;
+    if (several_jobs && all_at_once && plan.blocks <= kKeptBlocks) {
+      kept_.resize(size_t(plan.blocks));
+    }
   }
 
   void operator()(int64_t job) {
@@ -45,7 +53,14 @@ class Worker {
            group * sum_.src_channels * sum_.src.channel * kernels_.elem_bytes;
     const int64_t last = plan_.blocks * (span + 1) / plan_.spans;
     for (int64_t block = plan_.blocks * span / plan_.spans; block < last; ++block) {
-      run_block(*plan_.block(block));
+      if (kept_.empty()) {
+        entries_.clear();
+        run_block(*plan_.block(block), entries_);
+      } else {
+        Kept& kept = kept_[size_t(block)];
+        if (!kept.block) kept.block = plan_.block(block);
+        run_block(*kept.block, kept.entries);
+      }
     }
     if (weights_.nonfinite()) nonfinite_ = true;
   }
@@ -63,7 +78,14 @@ class Worker {
     int64_t acc;                        // element offset of the first panel's accumulators
   };
 
-  void run_block(const ColumnBlock& block) {
+  // A block as the jobs before have left it: their groups and channels differ, the block does not.
+  struct Kept {
+    std::unique_ptr<ColumnBlock> block;
+    std::vector<Entry> entries;
+  };
+
+  // `entries` are empty, or those of all bundles.
+  void run_block(const ColumnBlock& block, std::vector<Entry>& entries) {
     if (plan_.whole_source) {
       char* dst = source_;
       for (const Chunk& chunk : plan_.chunks) {
@@ -73,26 +95,29 @@ class Worker {
     }
     for (int64_t first = 0; first < plan_.bundles; first += plan_.slice_bundles) {
       const int64_t last = std::min(first + plan_.slice_bundles, plan_.bundles);
-      entries_.clear();
-      for (int64_t b = first; b < last; ++b) {
+      if (kept_.empty()) entries.clear();
+      const bool fresh = entries.empty();
+      for (int64_t b = first; fresh && b < last; ++b) {
         const Bundle bundle = plan_.bundle(b);
-        entries_.push_back({b, bundle, weights_.panels(bundle), {}, {}, {}, {}, 0});
+        entries.push_back({b, bundle, {}, {}, {}, {}, {}, 0});
       }
+      for (Entry& entry : entries) entry.panels = weights_.panels(entry.bundle);
       // Grouped bundles differ in their panels, and all of them fit.
-      const int64_t all = entries_.front().panels.count();
+      const int64_t all = entries.front().panels.count();
       const int64_t step = plan_.grouped ? std::numeric_limits<int64_t>::max() : plan_.slice_panels;
       for (int64_t panel = 0; panel < all; panel += std::min(step, all)) {
-        run_slice(block, panel, plan_.grouped ? step : std::min(panel + step, all));
+        run_slice(block, entries, panel, plan_.grouped ? step : std::min(panel + step, all));
       }
     }
   }
 
   // Sums the panels [first, last) of the entries.
-  void run_slice(const ColumnBlock& block, int64_t first, int64_t last) {
+  void run_slice(const ColumnBlock& block, std::vector<Entry>& entries, int64_t first,
+                 int64_t last) {
     const bool pixel_lanes = sum_.lanes == Lanes::kPixels;
     const Panels& columns = block.panels();
     int64_t acc = 0;
-    for (Entry& entry : entries_) {
+    for (Entry& entry : entries) {
       entry.acc = acc;
       const int64_t end = std::min(last, entry.panels.count());
       const int64_t width =
@@ -107,21 +132,24 @@ class Worker {
       } else {
         block.pack(kernels_, src_, chunk, source_);
       }
-      for (Entry& entry : entries_) list_segments(block, chunk, entry);
+      for (Entry& entry : entries) {
+        const bool listed = plan_.chunks.size() == 1 && !entry.first_segment.empty();
+        if (!listed) list_segments(block, chunk, entry);
+      }
       if (plan_.home == WeightHome::kPerPanel) {
         for (int64_t panel = first; panel < last; ++panel) {
           weights_.pack_panel(panel, chunk);
-          for (const Entry& entry : entries_) multiply(columns, chunk, entry, first, panel, last);
+          for (const Entry& entry : entries) multiply(columns, chunk, entry, first, panel, last);
         }
       } else {
-        for (const Entry& entry : entries_) {
+        for (const Entry& entry : entries) {
           for (int64_t panel = first; panel < std::min(last, entry.panels.count()); ++panel) {
             multiply(columns, chunk, entry, first, panel, last);
           }
         }
       }
     }
-    for (const Entry& entry : entries_) {
+    for (const Entry& entry : entries) {
       const int64_t end = std::min(last, entry.panels.count());
       store_.add(entry.index, entry.bundle, acc_ + entry.acc * kernels_.acc_bytes,
                  plan_.grouped ? Range{0, store_.channels()}
@@ -260,7 +288,8 @@ class Worker {
   ResultStore store_;
   const char* src_ = nullptr;     // of the job's group
   const char* packed_ = nullptr;  // the source of the chunk at hand
-  std::vector<Entry> entries_;    // of the slice
+  std::vector<Entry> entries_;    // of the slice, unless kept
+  std::vector<Kept> kept_;        // all blocks, or none
 };
 
 // Narrows the kernel to the taps that the phases reach: a kernel may be far larger than that.
