@@ -172,21 +172,26 @@ constexpr int64_t kLeastFilteredChannels = 64;
 constexpr double kLeastFilteredResults = 1024;  // of a phase, over the batch
 constexpr double kLeastFilteredGain = 1.3;
 
-// Why minimal filtering is not expected to be faster than the direct sum, or null.
-const char* filtering_loses(Pass pass, const Problem& problem) {
+// Why minimal filtering is not expected to be faster than the direct sum, or null, as far as the
+// sizes alone say: small calls should not have to plan it.
+const char* too_small_to_filter(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (std::min(g.in_channels, g.out_channels) < kLeastFilteredChannels) {
     return "too few channels to pay for the transforms";
   }
   double results = double(g.batch);
-  bool one_phase = true;
   for (const Axis& axis : g.axis) {
     results *=
         pass == Pass::kDataGradient ? double(axis.in) : double((axis.out - 1) / axis.stride + 1);
-    one_phase = one_phase && axis.stride == 1;
   }
-  if (results < kLeastFilteredResults) return "too few pixels to pay for the weights";
+  return results < kLeastFilteredResults ? "too few pixels to pay for the weights" : nullptr;
+}
+
+// The same for what has to be planned to be known.
+const char* filtering_loses(Pass pass, const Problem& problem) {
   if (pass == Pass::kWeightGradient) {  // 1.35x the direct sum with one phase, else 0.9x to 1.25x
+    bool one_phase = true;
+    for (const Axis& axis : problem.geometry.axis) one_phase = one_phase && axis.stride == 1;
     return one_phase ? nullptr : "a weight gradient of several phases transforms its data for each";
   }
   return FilterPlan(pass, problem).gain() < kLeastFilteredGain ? "too few products are saved"
@@ -214,7 +219,8 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   const Choice depthwise = choose_depthwise(pass, problem);
   if (depthwise.algorithm == Algorithm::kDepthwise) return depthwise;
   const char* unfiltered = !minimal_filtering() ? "minimal filtering is switched off"
-                                                : cannot_filter(pass, problem, workspace_bytes);
+                                                : too_small_to_filter(pass, problem);
+  if (!unfiltered) unfiltered = cannot_filter(pass, problem, workspace_bytes);
   if (!unfiltered) unfiltered = filtering_loses(pass, problem);
   if (!unfiltered) return filtered;
   Choice direct = choose_direct(pass, problem);

@@ -119,10 +119,21 @@ ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
       }
     }
   }
+  std::vector<Range> pieces[kAxes];
+  int64_t all_pieces = 1, all_columns = batch_;
+  for (int a = 0; a < kAxes; ++a) {
+    pieces[a] = pieces_of(axis_[size_t(a)], exact);
+    all_pieces *= int64_t(pieces[a].size());
+    all_columns *= axis_[size_t(a)].columns;
+  }
+  if (!exact && all_columns < all_pieces * sum.kernels->vector) {
+    // Vectors would reach across pieces, and nothing would be saved.
+    for (int a = 0; a < kAxes; ++a) pieces[a] = {{0, axis_[size_t(a)].columns}};
+  }
   int64_t first = 0;
-  for (const Range& r0 : pieces_of(axis_[0], exact)) {
-    for (const Range& r1 : pieces_of(axis_[1], exact)) {
-      for (const Range& r2 : pieces_of(axis_[2], exact)) {
+  for (const Range& r0 : pieces[0]) {
+    for (const Range& r1 : pieces[1]) {
+      for (const Range& r2 : pieces[2]) {
         Section section{{r0, r1, r2}};
         for (int a = 0; a < kAxes; ++a) {
           if (section.extent(a) > 1) section.run_axis = a;

@@ -74,26 +74,31 @@ void align(std::vector<FilterAxis>& axes) {
   if (together < apart || (together == apart && aligned[0].kind == axes[0].kind)) axes = aligned;
 }
 
-// An axis that is a part of another: its index i is i * step + in_first there, or out_first.
+// Every in_step-th input and every out_step-th output of an axis, as an axis of their own.
 struct PartOfAxis {
   Axis axis;
-  int64_t in_first, out_first, step;
+  int64_t in_first, in_step, out_first, out_step;
 };
 
 // Without a stride, a dilation d splits an axis: every d-th input meets every d-th output only, and
-// there taps lie side by side.
+// there taps lie side by side. A stride of d meets every d-th output only, which is as good as no
+// stride where the others are not asked for: in the data gradient.
 std::vector<PartOfAxis> parts_of(Pass pass, const Axis& axis) {
   const int64_t d = axis.dilate;
-  const bool splits = axis.stride == 1 && d > 1 && d <= kMostPhases && axis.kernel > 1;
-  if (!splits || pass == Pass::kWeightGradient || std::min(axis.in, axis.out) < d) {
-    return {{axis, 0, 0, 1}};
+  const bool dilated = d > 1 && d <= kMostPhases && axis.kernel > 1;
+  if (pass == Pass::kDataGradient && dilated && axis.stride == d && axis.out >= d) {
+    const int64_t o = (d - axis.pad % d) % d;
+    const Axis part{axis.in, ceil_div(axis.out - o, d), axis.kernel, 1, 1, (o + axis.pad) / d};
+    return {{part, 0, 1, o, d}};
   }
+  const bool splits = axis.stride == 1 && dilated && pass != Pass::kWeightGradient;
+  if (!splits || std::min(axis.in, axis.out) < d) return {{axis, 0, 1, 0, 1}};
   std::vector<PartOfAxis> parts;
   for (int64_t i = 0; i < d; ++i) {
     const int64_t o = ((i - axis.pad) % d + d) % d;
     const Axis part{ceil_div(axis.in - i, d), ceil_div(axis.out - o, d), axis.kernel, 1, 1,
                     (o - i + axis.pad) / d};
-    parts.push_back({part, i, o, d});
+    parts.push_back({part, i, d, o, d});
   }
   return parts;
 }
@@ -130,10 +135,12 @@ std::vector<FilterAxis> correlations_of(Pass pass, const PartOfAxis& part) {
   if (pass == Pass::kForward) align(found);
   const bool forward = pass == Pass::kForward;
   for (FilterAxis& a : found) {
-    a.src.first = a.src.first * part.step + (forward ? part.in_first : part.out_first);
-    a.src.step *= part.step;
-    a.dst_first = a.dst_first * part.step + (forward ? part.out_first : part.in_first);
-    a.dst_step *= part.step;
+    const int64_t src_step = forward ? part.in_step : part.out_step;
+    const int64_t dst_step = forward ? part.out_step : part.in_step;
+    a.src.first = a.src.first * src_step + (forward ? part.in_first : part.out_first);
+    a.src.step *= src_step;
+    a.dst_first = a.dst_first * dst_step + (forward ? part.out_first : part.in_first);
+    a.dst_step *= dst_step;
   }
   return found;
 }
@@ -221,7 +228,7 @@ const char* why_not_filtered(Pass pass, const Problem& problem) {
     }
     combinations *= phases;
     split |= parts.size() > 1;
-    strided |= axis.stride > 1;
+    strided |= parts[0].axis.stride > 1;
   }
   if (!several) return "one tap a phase leaves nothing to filter";
   if (pass == Pass::kDataGradient && split && strided) {

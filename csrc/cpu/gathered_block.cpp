@@ -61,33 +61,36 @@ void GatheredBlock::add_run(const Section& section, int64_t index, int64_t colum
   }
 }
 
-Range GatheredBlock::valid(const Part& part, int64_t shift) const {
-  Range range{0, part.run.length};
-  if (part.inside) return range;
-  for (int a = kAxes - 1; a >= 0; --a) {
-    const GridAxis& axis = grid_.axis(a);
-    const int64_t shifts = int64_t(axis.shifts.size());
-    const Range valid = axis.valid[size_t(shift % shifts)];
-    shift /= shifts;
-    const int64_t at = part.run.at[a];
-    if (a == part.run.axis) {
-      range.begin = std::clamp<int64_t>(valid.begin - at, 0, part.run.length);
-      range.end = std::clamp(valid.end - at, range.begin, part.run.length);
-    } else if (at < valid.begin || at >= valid.end) {
-      return {0, 0};
-    }
-  }
-  return range;
+Range GatheredBlock::valid(const Part& part, int a, size_t shift) const {
+  const Range whole{0, part.run.length};
+  if (part.inside) return whole;
+  const Range valid = grid_.axis(a).valid[shift];
+  const int64_t at = part.run.at[a];
+  if (a != part.run.axis) return at < valid.begin || at >= valid.end ? Range{0, 0} : whole;
+  const int64_t begin = std::clamp<int64_t>(valid.begin - at, 0, part.run.length);
+  return {begin, std::clamp(valid.end - at, begin, part.run.length)};
 }
 
 void GatheredBlock::mark_used() {
   if (all_inside_) return;
+  const auto shifts = [this](int a) { return grid_.axis(a).shifts.size(); };
+  const auto both = [](Range a, Range b) {
+    const int64_t begin = std::max(a.begin, b.begin);
+    return Range{begin, std::max(begin, std::min(a.end, b.end))};
+  };
   used_.assign(size_t(panels_.count() * grid_.shifts()), 0);
+  valid_.reserve(parts_.size() * size_t(grid_.shifts()));
   for (const Part& part : parts_) {
     char* used = used_.data() + part.panel * grid_.shifts();
-    for (int64_t s = 0; s < grid_.shifts(); ++s) {
-      valid_.push_back(valid(part, s));
-      used[s] = used[s] || valid_.back().begin < valid_.back().end;
+    for (size_t s0 = 0; s0 < shifts(0); ++s0) {
+      const Range range0 = valid(part, 0, s0);
+      for (size_t s1 = 0; s1 < shifts(1); ++s1) {
+        const Range range1 = both(range0, valid(part, 1, s1));
+        for (size_t s2 = 0; s2 < shifts(2); ++s2, ++used) {
+          valid_.push_back(both(range1, valid(part, 2, s2)));
+          *used = *used || valid_.back().begin < valid_.back().end;
+        }
+      }
     }
   }
 }

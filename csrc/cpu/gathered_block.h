@@ -39,8 +39,8 @@ class GatheredBlock final : public ColumnBlock {
     return all_inside_ || used_[size_t(panel * grid_.shifts() + shift)];
   }
   void add_run(const Section& section, int64_t index, int64_t column);
-  // Columns of the part that have a source at this shift.
-  Range valid(const Part& part, int64_t shift) const;
+  // Columns of the part that have a source at this shift of axis `a`.
+  Range valid(const Part& part, int a, size_t shift) const;
   void mark_used();
 
   const ColumnGrid& grid_;
