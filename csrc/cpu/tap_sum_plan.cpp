@@ -9,7 +9,10 @@
 namespace mxd::cpu {
 namespace {
 
-constexpr int64_t kColumns = 256;    // of a block
+constexpr int64_t kColumns = 256;  // of a block
+// A sum of few steps takes less time than planning its block: 1.05x to 1.35x with larger ones.
+constexpr int64_t kFewSteps = 128;
+constexpr int64_t kColumnsOfFewSteps = 1024;
 constexpr int64_t kMostShifts = 64;  // of a chunk
 constexpr int64_t kJobsPerThread = 4;
 constexpr double kMostPreparedBytes = 0x1p40;  // beyond: a kernel expanded from one element
@@ -86,7 +89,8 @@ void TapSumPlan::cut_columns(bool exact) {
                        : grouped ? most_rows * std::min(sum.dst_channels, int64_t(kernels.max_rows))
                                  : int64_t(kernels.max_rows);
   const int64_t fitting = kAccBytes / kernels.acc_bytes / rows / kernels.cols * kernels.cols;
-  block_columns = std::clamp(fitting, int64_t(kernels.cols), kColumns);
+  const int64_t most = sum.taps() * sum.src_channels <= kFewSteps ? kColumnsOfFewSteps : kColumns;
+  block_columns = std::clamp(fitting, int64_t(kernels.cols), most);
   lines = false;
   if (!exact && sum.lanes == Lanes::kPixels && grid.sections().size() == 1 &&
       grid.sections()[0].run_axis == 2) {
