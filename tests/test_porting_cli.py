@@ -13,7 +13,8 @@ import torch
 
 import mxdeconv
 from mxdeconv.porting import cli, load_params, save_params
-from mxdeconv.porting.cli import Bar, main
+from mxdeconv.porting.cli import main
+from mxdeconv.porting.progress import Bar
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "data"
 SHAPE = ["--shape", "data=1,1,27,33"]
@@ -124,7 +125,8 @@ def test_convert_to_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_convert_needs_shapes_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "convert", "model", "-o", "m.pt2")
-    assert line == "--shape must be given for m.pt2, e.g. --shape data=1,3,224,224"
+    assert line == "--shape must be given for data, e.g. --shape data=1,3,224,224"
+    assert not Path("m.pt2").exists()
 
 
 # errors -------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ def test_help_says_what_statuses_mean(
 def test_unforeseen_errors_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise KeyError("deep inside")
 
     monkeypatch.setattr(cli, "inspect", fail)
@@ -211,17 +213,55 @@ def test_as_a_module() -> None:
     assert done.stdout == f"mxdeconv {mxdeconv.__version__}\n"
 
 
-def test_bar_is_drawn_on_a_terminal_for_large_files_only(
+def test_bar_says_how_much_and_how_fast() -> None:
+    bar = Bar("reading model")
+    assert bar.line(2) == "reading model 2 s"
+    bar.show(2**26, 2**27)
+    filled = "#" * 15 + " " * 15
+    expected = f"reading model [{filled}] 64.0 MiB of 128.0 MiB, 32.0 MiB/s, 2 s"
+    assert bar.line(2) == expected
+    bar.show(2**27, 2**27)  # what comes then, a check say, has no size
+    assert bar.line(9).endswith("128.0 MiB of 128.0 MiB, 9 s")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bar_is_drawn_on_a_terminal_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    for name in ("DELAY", "INTERVAL"):
+        monkeypatch.setattr(Bar, name, 0.001)
+    drawn = ""
+    with Bar("reading") as bar:
+        bar.show(1, 2)
+        while terminal and not drawn:
+            drawn = capsys.readouterr().err
+    rest = capsys.readouterr().err
+    assert ("reading [" in drawn) == terminal
+    assert (drawn + rest).endswith("\r\x1b[K") == terminal
+    assert terminal or rest == ""
+
+
+def test_bar_of_a_short_step_is_not_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Bar("reading") as bar:
-        bar.show(2**26, 2**27)
-    assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(Bar, "DELAY", 3600.0)
     with Bar("reading") as bar:
-        bar.show(2**20, 2**21)
+        bar.show(1, 2)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Bar("reading") as bar:
-        bar.show(2**26, 2**27)
-    assert re.fullmatch(r"\rreading \[#{15} {15}\] 64 of 128 MiB\r\x1b\[K", capsys.readouterr().err)
+
+
+def test_convert_takes_the_shape_that_the_symbol_states(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    edit_symbol('"name": "data"', '"name": "data", "attrs": {"__shape__": "(1, 1, 27, 33)"}')
+    assert main(["convert", "model", "-o", "m.pt2"]) == 0
+    assert "wrote m.pt2" in capsys.readouterr().out
+    assert main(["inspect", "model"]) == 0
+    assert re.search(r"^data +input +\(1, 1, 27, 33\)", capsys.readouterr().out, re.MULTILINE)
+    edit_symbol("(1, 1, 27, 33)", "(1, 1, 0, 33)")
+    line = refused(capsys, "convert", "model", "-o", "m.pt2")
+    assert line.startswith("--shape must be given for data")
+    edit_symbol("(1, 1, 0, 33)", "(1, 1, x)")
+    assert "__shape__ of data" in refused(capsys, "convert", "model", "-o", "m.pt2")

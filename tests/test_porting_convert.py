@@ -13,6 +13,7 @@ import torch
 
 import mxdeconv
 from mxdeconv.porting import ConversionError, convert, load_checkpoint, load_symbol
+from mxdeconv.porting.comparison import agree_all
 from mxdeconv.porting.conversion import example_arguments
 from mxdeconv.porting.folder import module_source, save_safetensors
 from mxdeconv.porting.standard import standard
@@ -74,6 +75,64 @@ def test_folder_without_shapes_compares_weights(tmp_path: Path) -> None:
     outcome = convert(load_checkpoint(PREFIX), tmp_path)
     assert outcome.outputs == []
     assert "not run: no shapes were given" in str(outcome)
+
+
+def test_folder_in_place_of_an_older_one(tmp_path: Path) -> None:
+    """The two files are replaced, by what passed its check; whatever else is there stays."""
+    pytest.importorskip("safetensors")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model.py").write_text("the one before")
+    convert(load_checkpoint(PREFIX), tmp_path, SHAPES)
+    names = ["model.py", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert "class Model" in (tmp_path / "model.py").read_text()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("shapes", [SHAPES, None])
+def test_folder_that_fails_its_check_is_not_left(
+    there: bool, shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> tuple[str, dict[str, torch.Tensor]]:
+        return "raise RuntimeError('no such luck')", {}
+
+    monkeypatch.setattr("mxdeconv.porting.folder.module_source", broken)
+    path = tmp_path / "ported"
+    if there:
+        path.mkdir()
+        (path / "model.py").write_text("the one before")
+    with pytest.raises(ConversionError, match="no such luck") as caught:
+        convert(load_checkpoint(PREFIX), path, shapes)
+    assert str(caught.value).startswith(f"{path} was written but does not run")
+    assert path.exists() == there
+    if there:
+        assert [file.read_text() for file in path.iterdir()] == ["the one before"]
+    assert len(list(tmp_path.iterdir())) == there
+
+
+def test_the_shape_that_the_symbol_states_is_taken(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    text = Path(f"{PREFIX}-symbol.json").read_text()
+    stated = '"name": "data", "attrs": {"__shape__": "(1, 1, 27, 33)"}'
+    module = load_symbol(text.replace('"name": "data"', stated), f"{PREFIX}-0000.params")
+    assert module.meta["mxnet"]["shapes"] == SHAPES
+    assert convert(module, tmp_path / "ported").outputs[0].shape == (1, 1, 27, 33)
+    other = convert(module, tmp_path / "ported", {"data": (2, 1, 27, 33)})
+    assert other.outputs[0].shape[0] == 2
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.py"])
+def test_names_that_are_no_folder_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a folder, FILE\.pt2 or FILE\.onnx, got"):
+        convert(load_checkpoint(PREFIX), tmp_path / name)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file"):
+        convert(load_checkpoint(PREFIX), tmp_path / "file")
+    (tmp_path / "m.pt2").mkdir()
+    with pytest.raises(ValueError, match=r"m\.pt2 is a folder"):
+        convert(load_checkpoint(PREFIX), tmp_path / "m.pt2", SHAPES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "m.pt2"]
 
 
 def test_source_with_shared_and_nameless_things(tmp_path: Path) -> None:
@@ -202,7 +261,8 @@ def test_pt2(dynamic: bool, tmp_path: Path) -> None:
     if dynamic:
         data = torch.randn(5, 1, 27, 33)
         with torch.no_grad():
-            assert torch.allclose(program.module()(data), module(data), atol=1e-5)
+            result = program.module()(data)
+        assert agree_all(module, {"data": data}, [result])[0].agrees
 
 
 def test_onnx(tmp_path: Path) -> None:

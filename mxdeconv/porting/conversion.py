@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,35 +55,80 @@ def convert(
 ) -> Converted:
     """Write a port for use elsewhere: as PATH.pt2, PATH.onnx, or a folder of any other name.
 
-    `inputs` gives the data, or its shapes for random data, by MXNet's names; a folder can do
-    without, then only its weights are checked. A folder holds `model.py`, readable source that
-    needs mxdeconv, and `model.safetensors`. The two files hold torch's or ONNX's own operators
-    only, for prediction, and for data of these shapes; with `dynamic_batch` the first axis of all
-    data is free.
+    `inputs` gives the data, or its shapes for random data, by MXNet's names, where the symbol does
+    not state them; a folder can do without, then only its weights are checked. A folder holds
+    `model.py`, readable source that needs mxdeconv, and `model.safetensors`; other files in a
+    folder that is there stay. The two files hold torch's or ONNX's own operators only, for
+    prediction, and for data of these shapes; with `dynamic_batch` the first axis of all data is
+    free.
 
-    Raises ConversionError where the result fails its check; a file that was there before stays.
+    Everything is written beside its place and moved there when its check has succeeded. Raises
+    ConversionError where the check fails: then what was there before is as it was.
     """
     path = Path(path)
-    if path.suffix not in (".pt2", ".onnx"):
-        arguments = None if inputs is None else example_arguments(module, inputs)
-        folder.write(module, path, progress)
-        if arguments is None:
-            return Converted(path, _check_weights(module, path), [])
-        actual = run_elsewhere(_RUN_FOLDER, path, arguments)
-        return _verdict(module, arguments, actual, path, "read back and run")
-    arguments = example_arguments(module, inputs or {})
-    exported = _export(standard(module, arguments), arguments, dynamic_batch)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_path(path)
+    stated: dict[str, Tensor | tuple[int, ...]] = dict(notes_of(module)["shapes"])
+    data = {**stated, **(inputs or {})}
+    if path.suffix in _FILES:
+        arguments = example_arguments(module, data)
+        exported = _export(standard(module, arguments), arguments, dynamic_batch)
+
+        def write(partial: Path) -> Converted:
+            return _write_file(module, exported, partial, arguments)
+    else:
+        known = inputs is not None or not missing_inputs(module, data)
+        examples = example_arguments(module, data) if known else None
+
+        def write(partial: Path) -> Converted:
+            return _write_folder(module, partial, examples, progress)
+
     # Beside its place until it is checked: what was there before stays if it fails.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mxdeconv-") as scratch:
-        partial = Path(scratch, path.name)
+    there = path.is_dir()
+    place = path if there else path.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".mxdeconv-") as scratch:
+        partial = Path(scratch, "model" if there else path.name)
         try:
-            outcome = _write_file(module, exported, partial, arguments)
+            outcome = write(partial)
         except ConversionError as error:
             raise ConversionError(str(error).replace(str(partial), str(path))) from error
-        for file in Path(scratch).iterdir():  # ONNX keeps the weights of large models apart
-            os.replace(file, path.parent / file.name)
+        # into the folder that is there; else all: ONNX may keep weights in a second file
+        for written in (partial if there else Path(scratch)).iterdir():
+            os.replace(written, place / written.name)
     return outcome._replace(path=path)
+
+
+#: What is written as one file; any other path is a folder.
+_FILES = (".pt2", ".onnx")
+_NO_FOLDERS = (".pt", ".pth", ".ts", ".bin", ".py", ".json", ".params", ".npz", ".safetensors")
+
+
+def _check_path(path: Path) -> None:
+    wanted = "path must be a folder, FILE.pt2 or FILE.onnx"
+    if path.suffix in _FILES and path.is_dir():
+        raise ValueError(f"{wanted}: {path} is a folder")
+    if path.suffix in _FILES:
+        return
+    if path.suffix in _NO_FOLDERS:
+        raise ValueError(f"{wanted}, got {path}")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{wanted}: {path} is a file")
+
+
+def _write_folder(
+    module: fx.GraphModule,
+    path: Path,
+    arguments: Mapping[str, Tensor] | None,
+    progress: Progress | None,
+) -> Converted:
+    folder.write(module, path, progress)
+    if arguments is None:
+        outcome = Converted(path, _check_weights(module, path), [])
+    else:
+        actual = run_elsewhere(_RUN_FOLDER, path, arguments)
+        outcome = _verdict(module, arguments, actual, path, "read back and run")
+    shutil.rmtree(path / "__pycache__", ignore_errors=True)
+    return outcome
 
 
 def _write_file(
@@ -116,6 +162,13 @@ def _verdict(
     return outcome
 
 
+def missing_inputs(module: fx.GraphModule, given: Collection[str]) -> list[str]:
+    """The data that are not among the given names; labels may be left out."""
+    notes = notes_of(module)["inputs"]
+    needed = {str(n.target) for n in module.graph.nodes if n.op == "placeholder" and not n.args}
+    return [name for name, own in notes.items() if own in needed and name not in given]
+
+
 def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
     """Arguments of forward by name: the given tensors, random ones for the given shapes."""
     known = notes_of(module)["inputs"]
@@ -124,6 +177,9 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
         raise ValueError(
             f"inputs must be among {', '.join(known)}, got {', '.join(map(repr, unknown))}"
         )
+    missing = missing_inputs(module, inputs)
+    if missing:
+        raise ValueError(f"inputs must give data or a shape for {', '.join(missing)}")
     random = torch.Generator().manual_seed(0)
     arguments = {}
     for node in module.graph.nodes:
@@ -132,9 +188,7 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
         name = next(given for given, own in known.items() if own == node.target)
         value = inputs.get(name)
         if value is None:
-            if node.args:  # a default: labels may be left out
-                continue
-            raise ValueError(f"inputs must give data or a shape for {name}")
+            continue
         if not isinstance(value, Tensor):
             value = torch.randn(value, generator=random)
         arguments[str(node.target)] = value

@@ -15,14 +15,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mxdeconv.porting.attributes import DTYPES, Attributes
+from mxdeconv.porting.attributes import DTYPES
 from mxdeconv.porting.initialize import initial_value
 from mxdeconv.porting.module import PortedModule
 from mxdeconv.porting.names import to_identifier
 from mxdeconv.porting.operators.computed import Computed
 from mxdeconv.porting.operators.table import Function, Layer, Operation
 from mxdeconv.porting.reading import Shape, find_parameters, read_operations
-from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol
+from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol, stated_shape
 
 #: Names that an attribute of the module may not have.
 _RESERVED = frozenset(dir(torch.fx.GraphModule)) | frozenset(
@@ -65,6 +65,7 @@ class Builder:
         self._modules: dict[Any, tuple[str, nn.Module]] = {}
         self.meta: dict[str, Any] = {
             "inputs": {},
+            "shapes": {},
             "outputs": [],
             "nodes": {},
             "node_outputs": {},
@@ -88,11 +89,7 @@ class Builder:
         if number in self.places:
             module, attribute, _ = self.places[number][0]
             return tuple(getattr(module, attribute).shape)
-        if inferred is None and "__shape__" in node.attrs:
-            shape = Attributes(node.attrs, 0).optional_ints("__shape__")
-            if shape and all(size > 0 for size in shape):
-                inferred = shape
-        return inferred
+        return stated_shape(node) if inferred is None else inferred
 
     # Nodes --------------------------------------------------------------------------------
 
@@ -105,7 +102,11 @@ class Builder:
             if node.op == VARIABLE and number not in self.parameters
         ]
         for number in sorted(arguments, key=lambda number: number in self.labels):
-            self._add_argument(number)
+            try:
+                self._add_argument(number)
+            except RuntimeError as error:  # no tensor can have that shape
+                reason = str(error).split("\n")[0]
+                raise ValueError(f"{nodes[number].name}: {reason}") from error
         for number, (node, operation) in enumerate(zip(nodes, self.operations, strict=True)):
             if operation is None:
                 continue
@@ -127,7 +128,10 @@ class Builder:
         self.meta["inputs"][node.name] = name
         self._note(value, node.name, node.name)
         self.values[number] = [value]
-        shape = (self.inputs or {}).get(node.name)
+        stated = stated_shape(node)
+        if stated is not None and number not in self.labels:
+            self.meta["shapes"][node.name] = stated
+        shape = (self.inputs or {}).get(node.name, stated)
         if shape is not None:
             dtype = DTYPES["float32"]
             code = node.attrs.get("__dtype__", "0")

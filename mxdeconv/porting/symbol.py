@@ -70,6 +70,14 @@ class Node(NamedTuple):
     inputs: list[tuple[int, int]]
 
 
+def stated_shape(node: Node) -> tuple[int, ...] | None:
+    """The shape that the symbol states of a variable (`__shape__`), if all of it is known."""
+    if "__shape__" not in node.attrs:
+        return None
+    shape = spec.parse_tuple(f"__shape__ of {node.name}", node.attrs["__shape__"])
+    return shape if shape and min(shape) > 0 else None
+
+
 @dataclass(frozen=True)
 class Symbol:
     """A graph in topological order; `heads` are the (node, output) pairs that it returns."""
