@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mxdeconv
-from mxdeconv.porting import ConversionError, convert, load_checkpoint, load_symbol
+from mxdeconv.porting import ConversionError, convert, load_checkpoint, load_params, load_symbol
 from mxdeconv.porting.comparison import agree_all
 from mxdeconv.porting.conversion import example_arguments
 from mxdeconv.porting.folder import module_source, save_safetensors
@@ -263,6 +263,23 @@ def test_pt2(dynamic: bool, tmp_path: Path) -> None:
         with torch.no_grad():
             result = program.module()(data)
         assert agree_all(module, {"data": data}, [result])[0].agrees
+
+
+def test_a_module_in_training_mode_stays_as_it_is(tmp_path: Path) -> None:
+    """Its moving averages above all: the file is for prediction, with those of the checkpoint."""
+    module = load_checkpoint(PREFIX).train()
+    module.get_submodule("high_bn").eval()
+    modes = [child.training for child in module.modules()]
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    convert(module, tmp_path / "m.pt2", SHAPES)
+    assert [child.training for child in module.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    recorded = load_params(f"{PREFIX}.npz")
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    result = program(recorded["input:data"])
+    arguments = {"data": recorded["input:data"]}
+    assert agree_all(module, arguments, [result])[0].agrees
+    assert agree_all(module, arguments, [recorded["output:0"]])[0].agrees
 
 
 def test_onnx(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def _members(source: Source) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < 0:
+            source.fail(0, f"member {info.filename!r} begins before the file does")
         if info.header_offset < end:
             source.fail(info.header_offset, f"member {info.filename!r} overlaps the one before it")
         source.need(info.header_offset, info.compress_size, f"member {info.filename!r}")
