@@ -133,7 +133,9 @@ def test_convert_needs_shapes_for_a_file(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_missing_and_broken_files(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "inspect", "none") == "there is no none-symbol.json"
+    line = refused(capsys, "inspect", "none")
+    assert line == "there is no none-symbol.json; prefixes there: model"
+    assert refused(capsys, "inspect", "no/folder") == "there is no no/folder-symbol.json"
     line = refused(capsys, "convert", "model", "--epoch", "7", "-o", "out")
     assert line == "there is no model-0007.params; epochs with a file: 0"
     line = refused(capsys, "verify", "model", "--against", "none.npz")
@@ -144,15 +146,27 @@ def test_missing_and_broken_files(capsys: pytest.CaptureFixture[str]) -> None:
     Path("model-0000.params").write_bytes(whole[:100])
     line = refused(capsys, "convert", "model", "-o", "out")
     assert line.startswith("model-0000.params: at byte 80: ")
-    Path("model-symbol.json").write_text("{")
-    assert "symbol must be JSON" in refused(capsys, "inspect", "model")
+    for content in (b"{", b"", b"\xff\xfe{", b"[]", whole):
+        Path("model-symbol.json").write_bytes(content)
+        assert refused(capsys, "inspect", "model").startswith("model-symbol.json: ")
+
+
+@pytest.mark.parametrize("name", ["model", "model-symbol.json", "model-0000.params"])
+def test_the_name_of_a_file_stands_for_its_prefix(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", name]) == 0
+    assert capsys.readouterr().out.startswith("model-symbol.json: 13 nodes")
 
 
 def test_wrong_names_and_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "convert", "model", "--shape", "dat=1,2", "-o", "out")
     assert "dat" in line
     line = refused(capsys, "inspect", "model", "--shape", "data=1,1")
-    assert line
+    assert line.startswith("high_conv (Convolution): ")
+    assert line.endswith("; its data: (1, 1)")
+    line = refused(capsys, "inspect", "model", "--shape", f"data={10**11},{10**11}")
+    assert line.startswith("data: ")
 
 
 @pytest.mark.parametrize(

@@ -449,6 +449,21 @@ def test_a_few_letters_cannot_take_all_memory(op: str, attrs: dict[str, str]) ->
     assert [name for name, _, _ in symbol.unsupported(symbol.parse_symbol(text))] == ["big"]
 
 
+def test_many_constants_cannot_take_all_memory() -> None:
+    graph = Graph()
+    big = [graph.node("_ones", f"big{n}", shape="(4096, 4096)") for n in range(5)]
+    with pytest.raises(ValueError, match="big4.*constants must have at most"):
+        symbol.load_symbol(graph.text(*big), {})
+
+
+def test_only_outputs_that_are_read_are_taken_apart() -> None:
+    graph = Graph()
+    parts = graph.node("SliceChannel", "parts", graph.variable("data"), num_outputs="4096")
+    port = symbol.load_symbol(graph.text([parts[0], 7, 0]), {})
+    assert len(port.graph.nodes) == 4
+    assert port(torch.arange(8192.0).reshape(1, 8192)).tolist() == [[14.0, 15.0]]
+
+
 def test_a_long_chain_of_nodes() -> None:
     graph = Graph()
     head = graph.variable("data")

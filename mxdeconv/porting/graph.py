@@ -20,8 +20,10 @@ from mxdeconv.porting.initialize import initial_value
 from mxdeconv.porting.module import PortedModule
 from mxdeconv.porting.names import to_identifier
 from mxdeconv.porting.operators.computed import Computed
+from mxdeconv.porting.operators.constant import MOST_ENTRIES, Constant
 from mxdeconv.porting.operators.table import Function, Layer, Operation
 from mxdeconv.porting.reading import Shape, find_parameters, read_operations
+from mxdeconv.porting.source import show_shape
 from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol, stated_shape
 
 #: Names that an attribute of the module may not have.
@@ -56,11 +58,13 @@ class Builder:
         self.inputs = None if inputs is None else {k: tuple(v) for k, v in inputs.items()}
         self.graph = torch.fx.Graph()
         self.root = nn.Module()
-        self.values: list[list[torch.fx.Node] | None] = [None] * len(symbol.nodes)
+        self.values: list[dict[int, torch.fx.Node]] = [{} for _ in symbol.nodes]
+        self._read = {*symbol.heads, *(entry for node in symbol.nodes for entry in node.inputs)}
         self.examples: list[list[Tensor | None] | None] = [None] * len(symbol.nodes)
         #: every place of a parameter: (module, attribute, key in state_dict)
         self.places: dict[int, list[tuple[nn.Module, str, str]]] = {}
         self.constants: list[tuple[nn.Module, str, float]] = []
+        self._constant_entries = 0
         self._taken: set[str] = set()
         self._modules: dict[Any, tuple[str, nn.Module]] = {}
         self.meta: dict[str, Any] = {
@@ -117,8 +121,15 @@ class Builder:
                     self._add_layer(number, node, operation)
             except (TypeError, ValueError, RuntimeError, IndexError) as error:
                 reason = str(error).split("\n")[0]
-                raise ValueError(f"{node.name} ({node.op}): {reason}") from error
+                raise ValueError(f"{node.name} ({node.op}): {reason}{self._of(node)}") from error
         self._add_output()
+
+    def _of(self, node: Node) -> str:
+        """The shapes of a node's data, for an error, as far as they are known."""
+        data = [entry for entry in node.inputs if entry[0] not in self.parameters]
+        examples = [self._example(entry) for entry in data]
+        shapes = ["?" if each is None else show_shape(each.shape) for each in examples]
+        return f"; its data: {', '.join(shapes)}" if any(s != "?" for s in shapes) else ""
 
     def _add_argument(self, number: int) -> None:
         node = self.symbol.nodes[number]
@@ -127,7 +138,7 @@ class Builder:
         value = self.graph.placeholder(name, **default)
         self.meta["inputs"][node.name] = name
         self._note(value, node.name, node.name)
-        self.values[number] = [value]
+        self.values[number] = {0: value}
         stated = stated_shape(node)
         if stated is not None and number not in self.labels:
             self.meta["shapes"][node.name] = stated
@@ -158,10 +169,9 @@ class Builder:
 
     def _value(self, entry: tuple[int, int]) -> torch.fx.Node:
         source, output = entry
-        if self.values[source] is None:
+        if not self.values[source]:
             self._add_root_parameter(source)
-        values = self.values[source] or []
-        return values[output]
+        return self.values[source][output]
 
     def _example(self, entry: tuple[int, int]) -> Tensor | None:
         examples = self.examples[entry[0]]
@@ -185,7 +195,7 @@ class Builder:
         self._hold(number, self.root, name, name)
         reference = self.graph.create_node("get_attr", name, name=name)
         self._note(reference, node.name, node.name)
-        self.values[number] = [reference]
+        self.values[number] = {0: reference}
         self.examples[number] = [value]
 
     def _dtype(self, number: int) -> torch.dtype:
@@ -231,6 +241,10 @@ class Builder:
             name, module = self._modules[key]
         else:
             module = operation.make(self._layer_shapes(node, operation, own))
+            if isinstance(module, Constant):
+                self._constant_entries += module.value.numel()
+                if self._constant_entries > MOST_ENTRIES:
+                    raise ValueError(f"constants must have at most {MOST_ENTRIES} entries together")
             name = self._unique(node.name)
             for position, attribute in own.items():
                 if position not in computed:
@@ -302,17 +316,17 @@ class Builder:
     ) -> None:
         """Name the outputs of a node, and run it on meta where its inputs are known."""
         outputs = operation.outputs
-        if len(outputs) == 1:
-            values = [value]
-        else:
-            values = [
-                self.graph.create_node(
+        values = {0: value}
+        if len(outputs) > 1:
+            values = {
+                i: self.graph.create_node(
                     "call_function", operator.getitem, (value, i), {}, f"{value.name}_{output}"
                 )
                 for i, output in enumerate(outputs)
-            ]
-        for result, output in zip(values, outputs, strict=True):
-            self._note(result, node.name, f"{node.name}_{output}")
+                if (number, i) in self._read
+            }
+        for i, result in values.items():
+            self._note(result, node.name, f"{node.name}_{outputs[i]}")
         self.values[number] = values
         if not self._known(node, data):
             return

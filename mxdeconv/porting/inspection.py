@@ -16,7 +16,7 @@ from mxdeconv.porting.symbol import (
     Node,
     Symbol,
     infer_shapes,
-    parse_symbol,
+    read_symbol,
     stated_shape,
     unsupported,
 )
@@ -55,7 +55,7 @@ def inspect(
     progress: Progress | None = None,
 ) -> Inspection:
     """Read a symbol and, if there is one, its file of parameters."""
-    symbol = parse_symbol(symbol_file.read_text(encoding="utf-8"))
+    symbol = read_symbol(symbol_file)
     params = None if params_file is None else load_params(params_file, progress=progress)
     problems = unsupported(symbol)
     shapes, why_not = _shapes(symbol, params, inputs or {}, bool(problems))

@@ -88,11 +88,14 @@ class Symbol:
     auxiliary: list[str]
 
 
-def read_text(source: str | os.PathLike[str]) -> str:
-    """The JSON text itself, or what a file of that name holds."""
+def read_symbol(source: str | os.PathLike[str]) -> Symbol:
+    """`parse_symbol` of a text, or of a file, which errors then name."""
     if isinstance(source, str) and source.lstrip()[:1] == "{":
-        return source
-    return Path(source).read_text(encoding="utf-8")
+        return parse_symbol(source)
+    try:
+        return parse_symbol(Path(source).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(source)}: {error}") from None
 
 
 def parse_symbol(text: str) -> Symbol:
@@ -250,7 +253,7 @@ def load_symbol(
 
     if isinstance(params, (str, os.PathLike)):
         params = load_params(params)
-    return build(parse_symbol(read_text(json)), params, inputs, allow_extra=allow_extra)
+    return build(read_symbol(json), params, inputs, allow_extra=allow_extra)
 
 
 def infer_shapes(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mxdeconv.porting.attributes import Attributes
-from mxdeconv.porting.operators.table import Layer, Operation, operator
+from mxdeconv.porting.operators.table import Layer, Operation, Shapes, operator
 
 
 class Constant(nn.Module):
@@ -26,25 +26,28 @@ class Constant(nn.Module):
         return f"shape={tuple(self.value.shape)}, dtype={self.value.dtype}"
 
 
-#: Of one constant, so that a few letters in a file cannot take all memory.
-_MOST_ENTRIES = 2**28
+#: Of all constants of a model, so that a few letters in a file cannot take all memory.
+MOST_ENTRIES = 2**26
 
 
 def _check_size(count: int) -> None:
-    if count > _MOST_ENTRIES:
-        raise ValueError(f"a constant must have at most {_MOST_ENTRIES} entries, got {count}")
+    if count > MOST_ENTRIES:
+        raise ValueError(f"constants must have at most {MOST_ENTRIES} entries, got {count}")
 
 
 def arange(
     start: float, stop: float | None, step: float, repeat: int, dtype: torch.dtype
 ) -> Tensor:
     """MXNet's arange: without a stop from 0 to start; each value `repeat` times."""
-    if stop is None:
-        start, stop = 0.0, start
-    count = max(math.ceil((stop - start) / step), 0)
-    _check_size(count * repeat)
-    values = start + step * torch.arange(count, dtype=torch.float64)
+    first = 0.0 if stop is None else start
+    values = first + step * torch.arange(count(start, stop, step), dtype=torch.float64)
     return values.repeat_interleave(repeat).to(dtype)
+
+
+def count(start: float, stop: float | None, step: float) -> int:
+    """How many different values it has."""
+    length = start if stop is None else stop - start
+    return max(math.ceil(length / step), 0)
 
 
 @operator("_arange")
@@ -59,8 +62,8 @@ def arange_operator(attributes: Attributes) -> Operation:
         raise ValueError("step must not be 0")
     if not all(math.isfinite(number or 0.0) for number in (start, stop, step)):
         raise ValueError("start, stop and step must be finite")
-    value = arange(start, stop, step, repeat, dtype)
-    return Layer(lambda shapes: Constant(value))
+    _check_size(count(start, stop, step) * repeat)
+    return Layer(lambda shapes: Constant(arange(start, stop, step, repeat, dtype)))
 
 
 def _filled(attributes: Attributes, value: float) -> Operation:
@@ -94,6 +97,9 @@ def eye(attributes: Attributes) -> Operation:
     offset = attributes.integer("k", 0)
     dtype = attributes.dtype("dtype", "float32")
     attributes.ignore("ctx")
-    _check_size(rows * max(columns, 1))
-    value = torch.ones(rows, columns or rows).triu(offset).tril(offset).to(dtype)
-    return Layer(lambda shapes: Constant(value))
+    _check_size(rows * (columns or rows))
+
+    def make(shapes: Shapes) -> nn.Module:
+        return Constant(torch.ones(rows, columns or rows).triu(offset).tril(offset).to(dtype))
+
+    return Layer(make)
