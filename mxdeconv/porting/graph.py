@@ -119,7 +119,7 @@ class Builder:
                     self._add_function(number, node, operation)
                 else:
                     self._add_layer(number, node, operation)
-            except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            except Exception as error:  # whatever an operator makes of attributes or shapes
                 reason = str(error).split("\n")[0]
                 raise ValueError(f"{node.name} ({node.op}): {reason}{self._of(node)}") from error
         self._add_output()

@@ -28,7 +28,7 @@ def read_operations(
         if node.op != VARIABLE:
             try:
                 operation = _read_operation(node)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ArithmeticError) as error:
                 problems.append((node.name, node.op, str(error)))
         operations.append(operation)
     for number, node in enumerate(symbol.nodes):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mxdeconv import spec
+from mxdeconv.porting.inference import with_shapes_from_use
 from mxdeconv.porting.params import load_params
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def parse_symbol(text: str) -> Symbol:
     if not heads:
         raise ValueError("symbol must have at least one head")
     nodes, heads = _without_unused(*_with_missing_variables(nodes, heads))
+    nodes, heads = with_shapes_from_use(nodes, heads)
     nodes = _with_moved_notes(nodes)
     auxiliary = {
         source

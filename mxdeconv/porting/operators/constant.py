@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mxdeconv.porting.attributes import Attributes
-from mxdeconv.porting.operators.table import Layer, Operation, Shapes, operator
+from mxdeconv.porting.operators.table import Function, Layer, Operation, Shapes, operator
 
 
 class Constant(nn.Module):
@@ -50,20 +50,42 @@ def count(start: float, stop: float | None, step: float) -> int:
     return max(math.ceil(length / step), 0)
 
 
+def arange_as(like: Tensor, start: float, step: float, repeat: int, dtype: torch.dtype) -> Tensor:
+    """start, start + step, ... in the shape of `like`; each value `repeat` times."""
+    numbers = torch.arange(like.numel(), device=like.device) // repeat
+    return (start + step * numbers.double()).to(dtype).reshape(like.shape)
+
+
+#: See `mxdeconv.porting.inference`.
+_USE = "an array of known shape that it is added to, or combined with entry by entry"
+
+
 @operator("_arange")
 def arange_operator(attributes: Attributes) -> Operation:
     start, stop = attributes.number("start"), attributes.optional_number("stop")
     step, repeat = attributes.number("step", 1.0), attributes.integer("repeat", 1, minimum=1)
     dtype = attributes.dtype("dtype", "float32") or torch.float32
     attributes.ignore("ctx")
-    if attributes.flag("infer_range", False):
-        raise ValueError("infer_range must be False: the length depends on where it is used")
+    infers = attributes.flag("infer_range", False) and stop is None
     if step == 0:
         raise ValueError("step must not be 0")
     if not all(math.isfinite(number or 0.0) for number in (start, stop, step)):
         raise ValueError("start, stop and step must be finite")
+    if infers:
+        if attributes.count != 1:
+            raise ValueError(f"infer_range needs {_USE}")
+        keywords = {"start": start, "step": step, "repeat": repeat, "dtype": dtype}
+        return Function(arange_as, keywords)
     _check_size(count(start, stop, step) * repeat)
     return Layer(lambda shapes: Constant(arange(start, stop, step, repeat, dtype)))
+
+
+def full_as(like: Tensor, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
+    """`value` in the shape of `like`, which has to fit the known sizes of `shape`."""
+    fits = not shape or len(shape) == like.dim()
+    if not fits or any(n > 0 and n != m for n, m in zip(shape, like.shape, strict=False)):
+        raise ValueError(f"{tuple(like.shape)} must be of shape {shape}, 0 for any size")
+    return torch.full(like.shape, value, dtype=dtype, device=like.device)
 
 
 def _filled(attributes: Attributes, value: float) -> Operation:
@@ -71,7 +93,9 @@ def _filled(attributes: Attributes, value: float) -> Operation:
     dtype = attributes.dtype("dtype", "float32")
     attributes.ignore("ctx")
     if not shape or min(shape) < 1:
-        raise ValueError(f"shape must be known, with sizes of at least 1, got {shape}")
+        if attributes.count != 1:
+            raise ValueError(f"shape {shape} must be known, or needs {_USE}")
+        return Function(full_as, {"shape": shape, "value": value, "dtype": dtype})
     _check_size(math.prod(shape))
     return Layer(lambda shapes: Constant(torch.full(shape, value, dtype=dtype)))
 
