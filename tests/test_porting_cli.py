@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import subprocess
@@ -9,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import mxdeconv
 from mxdeconv.porting import cli, load_params, save_params
@@ -93,10 +93,12 @@ def test_inspect_lists_all_that_is_not_supported(capsys: pytest.CaptureFixture[s
 
 def test_inspect_names_arrays_that_do_not_belong(capsys: pytest.CaptureFixture[str]) -> None:
     params = load_params("model-0000.params")
-    params["stranger"] = torch.ones(1)
+    params["stranger"] = params.pop("up_weight")
     save_params("model-0000.params", params)
     assert main(["inspect", "model"]) == 0
-    assert "not in the symbol: stranger" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not in the symbol: stranger" in out
+    assert "not in the file: up_weight" in out
 
 
 # verify -------------------------------------------------------------------------------------
@@ -121,6 +123,31 @@ def test_convert_to_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "model", "--epoch", "0", "-o", "out"]) == 0
     assert "wrote out, read back, not run: no shapes were given" in capsys.readouterr().out
     assert sorted(path.name for path in Path("out").iterdir()) == ["model.py", "model.safetensors"]
+
+
+def test_places_that_cannot_be_written_into(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = refused(capsys, "convert", "model", *SHAPE, "-o", "recorded.npz/m.pt2")
+    assert line.startswith("recorded.npz cannot be written into: ")
+
+    def denied(*arguments: object, **options: object) -> None:  # a superuser may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied", "here/.mxdeconv-x")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", denied)
+    line = refused(capsys, "convert", "model", "-o", "here/out")
+    assert line == "here cannot be written into: Permission denied"
+
+
+def test_a_file_that_may_not_be_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "model-0000.params")
+
+    monkeypatch.setattr(cli, "load_checkpoint", denied)
+    line = refused(capsys, "convert", "model", "-o", "out")
+    assert line == "model-0000.params: Permission denied"
 
 
 def test_convert_needs_shapes_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +188,9 @@ def test_the_name_of_a_file_stands_for_its_prefix(
 
 def test_wrong_names_and_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "convert", "model", "--shape", "dat=1,2", "-o", "out")
-    assert "dat" in line
+    assert line == "inputs must name variables of the symbol (data), got dat"
+    line = refused(capsys, "inspect", "model", *SHAPE, *SHAPE)
+    assert line == "--shape data: is given twice"
     line = refused(capsys, "inspect", "model", "--shape", "data=1,1")
     assert line.startswith("high_conv (Convolution): ")
     assert line.endswith("; its data: (1, 1)")

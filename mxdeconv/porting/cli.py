@@ -57,6 +57,8 @@ def _one_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
     if isinstance(error, FileNotFoundError) and error.filename:
         text = f"there is no {error.filename}"
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ImportError)) and text:
         return text
     return f"{type(error).__name__}: {text} (--traceback shows where)"
@@ -167,16 +169,25 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 # Commands -----------------------------------------------------------------------------------
 
 
+def _given_shapes(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in options.shape:
+        if name in shapes:
+            raise ValueError(f"--shape {name}: is given twice")
+        shapes[name] = shape
+    return shapes
+
+
 def _inspect(options: argparse.Namespace) -> int:
     symbol, params = checkpoint_files(options.prefix, options.epoch)
     with Bar("reading") as bar:
-        found = inspect(symbol, params, dict(options.shape), progress=bar.show)
+        found = inspect(symbol, params, _given_shapes(options), progress=bar.show)
     print(found)
     return 1 if found.unsupported else 0
 
 
 def _convert(options: argparse.Namespace) -> int:
-    given = dict(options.shape)
+    given = _given_shapes(options)
     with Bar("reading") as bar:
         module = load_checkpoint(
             options.prefix, options.epoch, inputs=given or None, progress=bar.show

@@ -85,8 +85,7 @@ def convert(
     # Beside its place until it is checked: what was there before stays if it fails.
     there = path.is_dir()
     place = path if there else path.parent
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".mxdeconv-") as scratch:
+    with _scratch(place) as scratch:
         partial = Path(scratch, "model" if there else path.name)
         try:
             outcome = write(partial)
@@ -96,6 +95,15 @@ def convert(
         for written in (partial if there else Path(scratch)).iterdir():
             os.replace(written, place / written.name)
     return outcome._replace(path=path)
+
+
+def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder in `place`, which is made if it is not there."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=place, prefix=".mxdeconv-")
+    except OSError as error:
+        raise OSError(f"{place} cannot be written into: {error.strerror}") from error
 
 
 #: What is written as one file; any other path is a folder.

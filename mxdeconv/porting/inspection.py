@@ -101,7 +101,10 @@ def _shapes(
 def _mismatches(symbol: Symbol, params: Params) -> list[str]:
     variables = {*symbol.arguments, *symbol.auxiliary}
     extra = [name for name in params if name not in variables]
+    missing = [name for name in _parameter_names(symbol) if name not in params]
     lines = [f"not in the symbol: {', '.join(extra)}"] if extra else []
+    if missing:
+        lines.append(f"not in the file: {', '.join(sorted(missing))}")
     if params.without_data:
         lines.append(f"without data: {', '.join(params.without_data)}")
     return lines

@@ -65,7 +65,12 @@ def find_parameters(
     given = inputs or {}
     unknown = sorted(set(given) - {symbol.nodes[number].name for number in variables})
     if unknown:
-        raise ValueError(f"inputs must name variables of the symbol, got {', '.join(unknown)}")
+        data = [symbol.nodes[n].name for n in variables if n not in slots | labels]
+        data = [name for name in data if name not in (params or {})]
+        raise ValueError(
+            f"inputs must name variables of the symbol ({', '.join(data)}), "
+            f"got {', '.join(unknown)}"
+        )
     chosen, missing = set(), []
     for number in variables:
         name = symbol.nodes[number].name
