@@ -176,6 +176,7 @@ def test_placement_and_hidden_attributes_are_no_problem() -> None:
     [
         ({}, None, "params must have a value for conv_weight"),
         ({}, {"data": (1, 3, 4, 4)}, "params must have a value for conv_weight"),
+        ({"0.weight": (1,)}, None, r"for conv_weight; they have 0\.weight, unknown to the symbol"),
         ({"conv_weight": (4, 3, 3, 3)}, {"date": (1, 3, 4, 4)}, "inputs must name variables"),
         ({"conv_weight": (5, 3, 3, 3)}, None, r"conv_weight must have shape \(4, 3, 3, 3\)"),
         ({"conv_weight": (4, 3, 3, 3)}, {"data": (1, 2, 4, 4)}, r"conv \(Convolution\): "),

@@ -65,6 +65,9 @@ class Comparison(NamedTuple):
             )
             if results
         )
+        noise = sum(result.noise for result in self.all)
+        if noise:
+            compared += f" ({noise} of them noise, which says nothing)"
         if self.first is None:
             worst = max((result.share for result in self.all), default=0.0)
             lines.append(

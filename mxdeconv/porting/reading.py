@@ -83,8 +83,16 @@ def find_parameters(
         elif inputs is not None or number in slots:
             missing.append(name)
     if missing:
-        raise ValueError(f"params must have a value for {', '.join(missing)}")
+        names = {node.name for node in symbol.nodes}
+        others = [name for name in params or {} if name not in names]
+        text = f"; they have {_few(others)}, unknown to the symbol" if others else ""
+        raise ValueError(f"params must have a value for {_few(missing)}{text}")
     return chosen, labels
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def _slots(symbol: Symbol, operations: Operations) -> set[int]:
