@@ -1,7 +1,7 @@
 """The command line: `mxdeconv inspect`, `mxdeconv convert`, `mxdeconv verify`.
 
-Exit status: 0 done, 1 the model departs from MXNet or cannot be ported, 2 the command cannot be
-done as asked (arguments, missing or broken files).
+Exit status: 0 done, 1 the model departs from MXNet, cannot be ported or failed its conversion's
+check, 2 the command cannot be done as asked (arguments, missing or broken files), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from mxdeconv.porting.symbol import PortingError
 _EPILOG = """
 exit status:
   0  done, or the model agrees
-  1  the model departs from MXNet, or holds what cannot be ported
+  1  the model departs from MXNet, holds what cannot be ported, or failed its conversion's check
   2  the command cannot be done as asked: arguments, missing or broken files
+  130  interrupted
 """
 _PREFIX = "of PREFIX-symbol.json and PREFIX-0000.params, as MXNet saved them"
 _SHAPE = "size of an input, e.g. data=1,3,224,224; once for each input"
