@@ -101,6 +101,16 @@ def test_inspect_names_arrays_that_do_not_belong(capsys: pytest.CaptureFixture[s
     assert "not in the file: up_weight" in out
 
 
+def test_arrays_that_do_not_belong_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    params = load_params("model-0000.params")
+    params["stranger"] = params["up_weight"]
+    save_params("model-0000.params", params)
+    line = refused(capsys, "convert", "model", "-o", "out")
+    assert line.startswith("params must be parameters of the symbol, got also stranger")
+    assert main(["convert", "model", "-o", "out", "--allow-extra"]) == 0
+    assert main(["verify", "model", "--against", "recorded.npz", "--allow-extra"]) == 0
+
+
 # verify -------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import mxdeconv
+from mxdeconv import porting
 from mxdeconv.porting import ConversionError, convert, load_checkpoint, load_params, load_symbol
 from mxdeconv.porting.comparison import agree_all
 from mxdeconv.porting.conversion import example_arguments
@@ -265,6 +266,22 @@ def test_pt2(dynamic: bool, tmp_path: Path) -> None:
         assert agree_all(module, {"data": data}, [result])[0].agrees
 
 
+def test_data_of_the_type_of_the_weights(tmp_path: Path) -> None:
+    """A float16 model, whose symbol does not say that its data is."""
+    text = symbol(
+        variable("data"),
+        variable("w"),
+        {"op": "Deconvolution", "name": "up", "inputs": [0, 1], "kernel": "(2,)", "num_filter": 2},
+        {"op": "Activation", "name": "act", "inputs": [2], "act_type": "relu"},
+        heads=[3],
+    )
+    module = load_symbol(text, {"w": integers(3, 2, 2).half()})
+    outcome = convert(module, tmp_path / "m.pt2", {"data": (1, 3, 4)})
+    assert outcome.outputs[0].agrees
+    (output,) = [torch.export.load(tmp_path / "m.pt2").module()(integers(1, 3, 4).half())]
+    assert torch.equal(output, module.eval()(integers(1, 3, 4).half()))
+
+
 def test_a_module_in_training_mode_stays_as_it_is(tmp_path: Path) -> None:
     """Its moving averages above all: the file is for prediction, with those of the checkpoint."""
     module = load_checkpoint(PREFIX).train()
@@ -291,6 +308,24 @@ def test_onnx(tmp_path: Path) -> None:
     assert outcome.outputs[0].agrees
     operators = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert "ConvTranspose" in operators
+
+
+def one_node(op: str, *inputs: str, **attrs: Any) -> porting.PortedModule:
+    node = {"op": op, "name": "node", "inputs": range(len(inputs)), **attrs}
+    return load_symbol(symbol(*map(variable, inputs), node, heads=[len(inputs)]), {})
+
+
+def test_onnx_of_operators_that_torch_does_not_translate(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    module = one_node("_hypot", "a", "b")
+    assert convert(module, tmp_path / "m.onnx", {"a": (2, 3), "b": (2, 3)}).outputs[0].agrees
+    whole = {"data": torch.tensor([-3, 2, 5])}
+    assert convert(one_node("_maximum_scalar", "data", scalar=2), tmp_path / "m.onnx", whole)
+    with pytest.raises(ConversionError, match=r"m\.onnx cannot be written: .*erf_inv") as caught:
+        convert(one_node("erfinv", "data"), tmp_path / "e.m.onnx", {"data": (3,)})
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

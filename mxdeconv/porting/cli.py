@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_shape(
         command, ".pt2 and .onnx need it unless the symbol states it, a folder is run with it"
     )
+    _add_allow_extra(command)
     command.add_argument(
         "--dynamic-batch", action="store_true", help="leave the first axis of the data free"
     )
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "mxdeconv verify model --against recorded.npz",
     )
     command.add_argument("--epoch", type=_epoch, default=0, help="number of the .params file (0)")
+    _add_allow_extra(command)
     command.add_argument("--against", required=True, metavar="FILE.npz", help="the recording")
     command.set_defaults(run=_verify)
     return parser
@@ -150,6 +152,12 @@ def _add_shape(command: argparse.ArgumentParser, why: str) -> None:
         default=[],
         metavar="NAME=SIZES",
         help=f"{_SHAPE}; {why}",
+    )
+
+
+def _add_allow_extra(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-extra", action="store_true", help="leave out arrays that the symbol does not have"
     )
 
 
@@ -191,7 +199,11 @@ def _convert(options: argparse.Namespace) -> int:
     given = _given_shapes(options)
     with Bar("reading") as bar:
         module = load_checkpoint(
-            options.prefix, options.epoch, inputs=given or None, progress=bar.show
+            options.prefix,
+            options.epoch,
+            inputs=given or None,
+            allow_extra=options.allow_extra,
+            progress=bar.show,
         )
     missing = missing_inputs(module, {**notes_of(module)["shapes"], **given})
     if missing and (given or options.out.endswith((".pt2", ".onnx"))):
@@ -216,7 +228,13 @@ def _verify(options: argparse.Namespace) -> int:
         recorded = load_recording(options.against, progress=bar.show)
         inputs = recorded_shapes(recorded, options.against)
     with Bar("reading") as bar:
-        module = load_checkpoint(options.prefix, options.epoch, inputs=inputs, progress=bar.show)
+        module = load_checkpoint(
+            options.prefix,
+            options.epoch,
+            inputs=inputs,
+            allow_extra=options.allow_extra,
+            progress=bar.show,
+        )
     with Bar("comparing"):
         outcome = compare(module, recorded)
     print(outcome)

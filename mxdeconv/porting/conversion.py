@@ -198,7 +198,7 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
         if value is None:
             continue
         if not isinstance(value, Tensor):
-            value = torch.randn(value, generator=random)
+            value = torch.randn(value, generator=random).to(notes_of(module)["dtypes"][name])
         arguments[str(node.target)] = value
     return arguments
 
@@ -212,8 +212,18 @@ def _export(
         # with another size than the export
         values = [torch.cat((value, value)) for value in values]
         axes = tuple([{0: torch.export.Dim.DYNAMIC} for _ in values])
-    with torch.no_grad():
-        return torch.export.export(module, tuple(values), dynamic_shapes=axes)
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, tuple(values), dynamic_shapes=axes)
+    except Exception as error:
+        raise ConversionError(f"torch.export cannot trace the model: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what torch's wrappers of wrappers are about."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -305,6 +315,8 @@ def _write_onnx(exported: torch.export.ExportedProgram, path: Path) -> None:
                 verbose=False,
                 custom_translation_table=onnx_operators.translations(),
             )
+    except Exception as error:
+        raise ConversionError(f"{path} cannot be written: {_cause(error)}") from error
     finally:
         logger.setLevel(level)
     assert program is not None
@@ -321,10 +333,14 @@ def _check_onnx(module: fx.GraphModule, arguments: Mapping[str, Tensor], path: P
         import onnxruntime
     except ImportError:
         return Converted(path, "checked by onnx, not run: onnxruntime is not installed", [])
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
-    actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
+        actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
+    except Exception as error:  # onnxruntime's own types, which share no base
+        text = f"{path} was written but onnxruntime does not run it: {_cause(error)}"
+        raise ConversionError(text) from error
     how = f"checked by onnx and run in onnxruntime {onnxruntime.__version__}"
     return _verdict(module, arguments, actual, path, how)
 

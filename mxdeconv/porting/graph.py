@@ -15,14 +15,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mxdeconv.porting.attributes import DTYPES
 from mxdeconv.porting.initialize import initial_value
 from mxdeconv.porting.module import PortedModule
 from mxdeconv.porting.names import to_identifier
 from mxdeconv.porting.operators.computed import Computed
 from mxdeconv.porting.operators.constant import MOST_ENTRIES, Constant
 from mxdeconv.porting.operators.table import Function, Layer, Operation
-from mxdeconv.porting.reading import Shape, find_parameters, read_operations
+from mxdeconv.porting.reading import Shape, data_dtype, find_parameters, read_operations
 from mxdeconv.porting.source import show_shape
 from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol, stated_shape
 
@@ -30,8 +29,6 @@ from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol, stated
 _RESERVED = frozenset(dir(torch.fx.GraphModule)) | frozenset(
     ("graph", "code", "meta", "training", "self", "torch", "device", "inf", "nan")
 )
-#: MXNet's numbers of the dtypes, in a variable's `__dtype__`.
-_DTYPE_NUMBERS = (*("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool"),)
 
 
 def strip_prefix(name: str) -> str:
@@ -70,6 +67,7 @@ class Builder:
         self.meta: dict[str, Any] = {
             "inputs": {},
             "shapes": {},
+            "dtypes": {},
             "outputs": [],
             "nodes": {},
             "node_outputs": {},
@@ -143,11 +141,10 @@ class Builder:
         if stated is not None and number not in self.labels:
             self.meta["shapes"][node.name] = stated
         shape = (self.inputs or {}).get(node.name, stated)
+        dtype = self.meta["dtypes"][node.name] = data_dtype(
+            *(self.symbol, self.operations, self.params, number)
+        )
         if shape is not None:
-            dtype = DTYPES["float32"]
-            code = node.attrs.get("__dtype__", "0")
-            if code.isdigit() and int(code) < len(_DTYPE_NUMBERS):
-                dtype = DTYPES[_DTYPE_NUMBERS[int(code)]]
             self.examples[number] = [torch.empty(shape, device="meta", dtype=dtype)]
         elif number in self.labels:
             self.examples[number] = [None]
@@ -394,6 +391,9 @@ def build(
     builder = Builder(symbol, params, inputs)
     extra = builder.extra_parameters()
     if extra and not allow_extra:
-        raise ValueError(f"params must be parameters of the symbol, got also {', '.join(extra)}")
+        raise ValueError(
+            f"params must be parameters of the symbol, got also {', '.join(extra)} (allow_extra "
+            "leaves them out)"
+        )
     builder.run()
     return builder.module()

@@ -42,12 +42,16 @@ def _zero(data: Tensor) -> Tensor:
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """The larger one; where they are equal the gradient goes to a."""
-    return torch.where((a >= b) | a.isnan(), a, b)
+    return torch.where(_or_nan(a >= b, a), a, b)
 
 
 def minimum(a: Tensor, b: Tensor) -> Tensor:
     """The smaller one; where they are equal the gradient goes to a."""
-    return torch.where((a <= b) | a.isnan(), a, b)
+    return torch.where(_or_nan(a <= b, a), a, b)
+
+
+def _or_nan(truth: Tensor, data: Tensor) -> Tensor:
+    return truth | data.isnan() if data.dtype.is_floating_point else truth
 
 
 def equal(a: Tensor, b: Number) -> Tensor:
