@@ -78,6 +78,20 @@ def test_folder_without_shapes_compares_weights(tmp_path: Path) -> None:
     assert "not run: no shapes were given" in str(outcome)
 
 
+def test_folder_with_other_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+
+    def wrong(path: Path, tensors: dict[str, torch.Tensor], progress: Any) -> None:
+        save_safetensors(path, {**tensors, "up.bias": torch.ones(4)}, progress)
+
+    monkeypatch.setattr("mxdeconv.porting.folder.save_safetensors", wrong)
+    with pytest.raises(ConversionError, match="other values than the port"):
+        convert(load_checkpoint(PREFIX), tmp_path / "ported")
+    assert not (tmp_path / "ported").exists()
+
+
 def test_folder_in_place_of_an_older_one(tmp_path: Path) -> None:
     """The two files are replaced, by what passed its check; whatever else is there stays."""
     pytest.importorskip("safetensors")
