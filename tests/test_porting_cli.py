@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import subprocess
@@ -9,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import mxdeconv
 from mxdeconv.porting import cli, load_params, save_params
-from mxdeconv.porting.cli import Bar, main
+from mxdeconv.porting.cli import main
+from mxdeconv.porting.progress import Bar
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "data"
 SHAPE = ["--shape", "data=1,1,27,33"]
@@ -92,10 +93,22 @@ def test_inspect_lists_all_that_is_not_supported(capsys: pytest.CaptureFixture[s
 
 def test_inspect_names_arrays_that_do_not_belong(capsys: pytest.CaptureFixture[str]) -> None:
     params = load_params("model-0000.params")
-    params["stranger"] = torch.ones(1)
+    params["stranger"] = params.pop("up_weight")
     save_params("model-0000.params", params)
     assert main(["inspect", "model"]) == 0
-    assert "not in the symbol: stranger" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not in the symbol: stranger" in out
+    assert "not in the file: up_weight" in out
+
+
+def test_arrays_that_do_not_belong_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    params = load_params("model-0000.params")
+    params["stranger"] = params["up_weight"]
+    save_params("model-0000.params", params)
+    line = refused(capsys, "convert", "model", "-o", "out")
+    assert line.startswith("params must be parameters of the symbol, got also stranger")
+    assert main(["convert", "model", "-o", "out", "--allow-extra"]) == 0
+    assert main(["verify", "model", "--against", "recorded.npz", "--allow-extra"]) == 0
 
 
 # verify -------------------------------------------------------------------------------------
@@ -122,16 +135,44 @@ def test_convert_to_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == ["model.py", "model.safetensors"]
 
 
+def test_places_that_cannot_be_written_into(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = refused(capsys, "convert", "model", *SHAPE, "-o", "recorded.npz/m.pt2")
+    assert line.startswith("recorded.npz cannot be written into: ")
+
+    def denied(*arguments: object, **options: object) -> None:  # a superuser may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied", "here/.mxdeconv-x")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", denied)
+    line = refused(capsys, "convert", "model", "-o", "here/out")
+    assert line == "here cannot be written into: Permission denied"
+
+
+def test_a_file_that_may_not_be_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "model-0000.params")
+
+    monkeypatch.setattr(cli, "load_checkpoint", denied)
+    line = refused(capsys, "convert", "model", "-o", "out")
+    assert line == "model-0000.params: Permission denied"
+
+
 def test_convert_needs_shapes_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "convert", "model", "-o", "m.pt2")
-    assert line == "--shape must be given for m.pt2, e.g. --shape data=1,3,224,224"
+    assert line == "--shape must be given for data, e.g. --shape data=1,3,224,224"
+    assert not Path("m.pt2").exists()
 
 
 # errors -------------------------------------------------------------------------------------
 
 
 def test_missing_and_broken_files(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "inspect", "none") == "there is no none-symbol.json"
+    line = refused(capsys, "inspect", "none")
+    assert line == "there is no none-symbol.json; prefixes there: model"
+    assert refused(capsys, "inspect", "no/folder") == "there is no no/folder-symbol.json"
     line = refused(capsys, "convert", "model", "--epoch", "7", "-o", "out")
     assert line == "there is no model-0007.params; epochs with a file: 0"
     line = refused(capsys, "verify", "model", "--against", "none.npz")
@@ -142,15 +183,29 @@ def test_missing_and_broken_files(capsys: pytest.CaptureFixture[str]) -> None:
     Path("model-0000.params").write_bytes(whole[:100])
     line = refused(capsys, "convert", "model", "-o", "out")
     assert line.startswith("model-0000.params: at byte 80: ")
-    Path("model-symbol.json").write_text("{")
-    assert "symbol must be JSON" in refused(capsys, "inspect", "model")
+    for content in (b"{", b"", b"\xff\xfe{", b"[]", whole):
+        Path("model-symbol.json").write_bytes(content)
+        assert refused(capsys, "inspect", "model").startswith("model-symbol.json: ")
+
+
+@pytest.mark.parametrize("name", ["model", "model-symbol.json", "model-0000.params"])
+def test_the_name_of_a_file_stands_for_its_prefix(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", name]) == 0
+    assert capsys.readouterr().out.startswith("model-symbol.json: 13 nodes")
 
 
 def test_wrong_names_and_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "convert", "model", "--shape", "dat=1,2", "-o", "out")
-    assert "dat" in line
+    assert line == "inputs must name variables of the symbol (data), got dat"
+    line = refused(capsys, "inspect", "model", *SHAPE, *SHAPE)
+    assert line == "--shape data: is given twice"
     line = refused(capsys, "inspect", "model", "--shape", "data=1,1")
-    assert line
+    assert line.startswith("high_conv (Convolution): ")
+    assert line.endswith("; its data: (1, 1)")
+    line = refused(capsys, "inspect", "model", "--shape", f"data={10**11},{10**11}")
+    assert line.startswith("data: ")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +244,7 @@ def test_help_says_what_statuses_mean(
 def test_unforeseen_errors_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise KeyError("deep inside")
 
     monkeypatch.setattr(cli, "inspect", fail)
@@ -211,17 +266,55 @@ def test_as_a_module() -> None:
     assert done.stdout == f"mxdeconv {mxdeconv.__version__}\n"
 
 
-def test_bar_is_drawn_on_a_terminal_for_large_files_only(
+def test_bar_says_how_much_and_how_fast() -> None:
+    bar = Bar("reading model")
+    assert bar.line(2) == "reading model 2 s"
+    bar.show(2**26, 2**27)
+    filled = "#" * 15 + " " * 15
+    expected = f"reading model [{filled}] 64.0 MiB of 128.0 MiB, 32.0 MiB/s, 2 s"
+    assert bar.line(2) == expected
+    bar.show(2**27, 2**27)  # what comes then, a check say, has no size
+    assert bar.line(9).endswith("128.0 MiB of 128.0 MiB, 9 s")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bar_is_drawn_on_a_terminal_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    for name in ("DELAY", "INTERVAL"):
+        monkeypatch.setattr(Bar, name, 0.001)
+    drawn = ""
+    with Bar("reading") as bar:
+        bar.show(1, 2)
+        while terminal and not drawn:
+            drawn = capsys.readouterr().err
+    rest = capsys.readouterr().err
+    assert ("reading [" in drawn) == terminal
+    assert (drawn + rest).endswith("\r\x1b[K") == terminal
+    assert terminal or rest == ""
+
+
+def test_bar_of_a_short_step_is_not_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Bar("reading") as bar:
-        bar.show(2**26, 2**27)
-    assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(Bar, "DELAY", 3600.0)
     with Bar("reading") as bar:
-        bar.show(2**20, 2**21)
+        bar.show(1, 2)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Bar("reading") as bar:
-        bar.show(2**26, 2**27)
-    assert re.fullmatch(r"\rreading \[#{15} {15}\] 64 of 128 MiB\r\x1b\[K", capsys.readouterr().err)
+
+
+def test_convert_takes_the_shape_that_the_symbol_states(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    edit_symbol('"name": "data"', '"name": "data", "attrs": {"__shape__": "(1, 1, 27, 33)"}')
+    assert main(["convert", "model", "-o", "m.pt2"]) == 0
+    assert "wrote m.pt2" in capsys.readouterr().out
+    assert main(["inspect", "model"]) == 0
+    assert re.search(r"^data +input +\(1, 1, 27, 33\)", capsys.readouterr().out, re.MULTILINE)
+    edit_symbol("(1, 1, 27, 33)", "(1, 1, 0, 33)")
+    line = refused(capsys, "convert", "model", "-o", "m.pt2")
+    assert line.startswith("--shape must be given for data")
+    edit_symbol("(1, 1, 0, 33)", "(1, 1, x)")
+    assert "__shape__ of data" in refused(capsys, "convert", "model", "-o", "m.pt2")

@@ -168,6 +168,7 @@ def test_noise_is_marked() -> None:
     result = agree("x", torch.full((4,), 1e-7), torch.full((4,), -2e-7), [exact, exact])
     assert result.agrees
     assert result.noise
+    assert "1 output (1 of them noise, which says nothing)" in str(Comparison([], [result], []))
 
 
 def test_a_recording_is_read_without_copies() -> None:

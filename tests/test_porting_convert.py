@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import mxdeconv
-from mxdeconv.porting import ConversionError, convert, load_checkpoint, load_symbol
+from mxdeconv import porting
+from mxdeconv.porting import ConversionError, convert, load_checkpoint, load_params, load_symbol
+from mxdeconv.porting.comparison import agree_all
 from mxdeconv.porting.conversion import example_arguments
 from mxdeconv.porting.folder import module_source, save_safetensors
 from mxdeconv.porting.standard import standard
@@ -74,6 +76,78 @@ def test_folder_without_shapes_compares_weights(tmp_path: Path) -> None:
     outcome = convert(load_checkpoint(PREFIX), tmp_path)
     assert outcome.outputs == []
     assert "not run: no shapes were given" in str(outcome)
+
+
+def test_folder_with_other_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+
+    def wrong(path: Path, tensors: dict[str, torch.Tensor], progress: Any) -> None:
+        save_safetensors(path, {**tensors, "up.bias": torch.ones(4)}, progress)
+
+    monkeypatch.setattr("mxdeconv.porting.folder.save_safetensors", wrong)
+    with pytest.raises(ConversionError, match="other values than the port"):
+        convert(load_checkpoint(PREFIX), tmp_path / "ported")
+    assert not (tmp_path / "ported").exists()
+
+
+def test_folder_in_place_of_an_older_one(tmp_path: Path) -> None:
+    """The two files are replaced, by what passed its check; whatever else is there stays."""
+    pytest.importorskip("safetensors")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model.py").write_text("the one before")
+    convert(load_checkpoint(PREFIX), tmp_path, SHAPES)
+    names = ["model.py", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert "class Model" in (tmp_path / "model.py").read_text()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("shapes", [SHAPES, None])
+def test_folder_that_fails_its_check_is_not_left(
+    there: bool, shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> tuple[str, dict[str, torch.Tensor]]:
+        return "raise RuntimeError('no such luck')", {}
+
+    monkeypatch.setattr("mxdeconv.porting.folder.module_source", broken)
+    path = tmp_path / "ported"
+    if there:
+        path.mkdir()
+        (path / "model.py").write_text("the one before")
+    with pytest.raises(ConversionError, match="no such luck") as caught:
+        convert(load_checkpoint(PREFIX), path, shapes)
+    assert str(caught.value).startswith(f"{path} was written but does not run")
+    assert path.exists() == there
+    if there:
+        assert [file.read_text() for file in path.iterdir()] == ["the one before"]
+    assert len(list(tmp_path.iterdir())) == there
+
+
+def test_the_shape_that_the_symbol_states_is_taken(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    text = Path(f"{PREFIX}-symbol.json").read_text()
+    stated = '"name": "data", "attrs": {"__shape__": "(1, 1, 27, 33)"}'
+    module = load_symbol(text.replace('"name": "data"', stated), f"{PREFIX}-0000.params")
+    assert module.meta["mxnet"]["shapes"] == SHAPES
+    assert convert(module, tmp_path / "ported").outputs[0].shape == (1, 1, 27, 33)
+    other = convert(module, tmp_path / "ported", {"data": (2, 1, 27, 33)})
+    assert other.outputs[0].shape[0] == 2
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.py"])
+def test_names_that_are_no_folder_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a folder, FILE\.pt2 or FILE\.onnx, got"):
+        convert(load_checkpoint(PREFIX), tmp_path / name)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file"):
+        convert(load_checkpoint(PREFIX), tmp_path / "file")
+    (tmp_path / "m.pt2").mkdir()
+    with pytest.raises(ValueError, match=r"m\.pt2 is a folder"):
+        convert(load_checkpoint(PREFIX), tmp_path / "m.pt2", SHAPES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "m.pt2"]
 
 
 def test_source_with_shared_and_nameless_things(tmp_path: Path) -> None:
@@ -202,7 +276,41 @@ def test_pt2(dynamic: bool, tmp_path: Path) -> None:
     if dynamic:
         data = torch.randn(5, 1, 27, 33)
         with torch.no_grad():
-            assert torch.allclose(program.module()(data), module(data), atol=1e-5)
+            result = program.module()(data)
+        assert agree_all(module, {"data": data}, [result])[0].agrees
+
+
+def test_data_of_the_type_of_the_weights(tmp_path: Path) -> None:
+    """A float16 model, whose symbol does not say that its data is."""
+    text = symbol(
+        variable("data"),
+        variable("w"),
+        {"op": "Deconvolution", "name": "up", "inputs": [0, 1], "kernel": "(2,)", "num_filter": 2},
+        {"op": "Activation", "name": "act", "inputs": [2], "act_type": "relu"},
+        heads=[3],
+    )
+    module = load_symbol(text, {"w": integers(3, 2, 2).half()})
+    outcome = convert(module, tmp_path / "m.pt2", {"data": (1, 3, 4)})
+    assert outcome.outputs[0].agrees
+    (output,) = [torch.export.load(tmp_path / "m.pt2").module()(integers(1, 3, 4).half())]
+    assert torch.equal(output, module.eval()(integers(1, 3, 4).half()))
+
+
+def test_a_module_in_training_mode_stays_as_it_is(tmp_path: Path) -> None:
+    """Its moving averages above all: the file is for prediction, with those of the checkpoint."""
+    module = load_checkpoint(PREFIX).train()
+    module.get_submodule("high_bn").eval()
+    modes = [child.training for child in module.modules()]
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    convert(module, tmp_path / "m.pt2", SHAPES)
+    assert [child.training for child in module.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    recorded = load_params(f"{PREFIX}.npz")
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    result = program(recorded["input:data"])
+    arguments = {"data": recorded["input:data"]}
+    assert agree_all(module, arguments, [result])[0].agrees
+    assert agree_all(module, arguments, [recorded["output:0"]])[0].agrees
 
 
 def test_onnx(tmp_path: Path) -> None:
@@ -214,6 +322,24 @@ def test_onnx(tmp_path: Path) -> None:
     assert outcome.outputs[0].agrees
     operators = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert "ConvTranspose" in operators
+
+
+def one_node(op: str, *inputs: str, **attrs: Any) -> porting.PortedModule:
+    node = {"op": op, "name": "node", "inputs": range(len(inputs)), **attrs}
+    return load_symbol(symbol(*map(variable, inputs), node, heads=[len(inputs)]), {})
+
+
+def test_onnx_of_operators_that_torch_does_not_translate(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    module = one_node("_hypot", "a", "b")
+    assert convert(module, tmp_path / "m.onnx", {"a": (2, 3), "b": (2, 3)}).outputs[0].agrees
+    whole = {"data": torch.tensor([-3, 2, 5])}
+    assert convert(one_node("_maximum_scalar", "data", scalar=2), tmp_path / "m.onnx", whole)
+    with pytest.raises(ConversionError, match=r"m\.onnx cannot be written: .*erf_inv") as caught:
+        convert(one_node("erfinv", "data"), tmp_path / "e.m.onnx", {"data": (3,)})
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_all_problems_are_listed_at_once() -> None:
         "act": "act_type must be one of",
         "pool": "unknown attributes: ceil",
         "fc": "num_hidden must be an int",
-        "range": "infer_range must be False",
+        "range": "infer_range needs an array of known shape",
     }
     problems = symbol.unsupported(symbol.parse_symbol(text))
     assert [name for name, _, _ in problems] == list(expected)
@@ -176,6 +176,7 @@ def test_placement_and_hidden_attributes_are_no_problem() -> None:
     [
         ({}, None, "params must have a value for conv_weight"),
         ({}, {"data": (1, 3, 4, 4)}, "params must have a value for conv_weight"),
+        ({"0.weight": (1,)}, None, r"for conv_weight; they have 0\.weight, unknown to the symbol"),
         ({"conv_weight": (4, 3, 3, 3)}, {"date": (1, 3, 4, 4)}, "inputs must name variables"),
         ({"conv_weight": (5, 3, 3, 3)}, None, r"conv_weight must have shape \(4, 3, 3, 3\)"),
         ({"conv_weight": (4, 3, 3, 3)}, {"data": (1, 2, 4, 4)}, r"conv \(Convolution\): "),
@@ -447,6 +448,66 @@ def test_a_few_letters_cannot_take_all_memory(op: str, attrs: dict[str, str]) ->
     inputs = [graph.variable("data")] if op == "SliceChannel" else []
     text = graph.text(graph.node(op, "big", *inputs, **attrs))
     assert [name for name, _, _ in symbol.unsupported(symbol.parse_symbol(text))] == ["big"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "repeat", "expected"),
+    [  # what MXNet 1.9.1 computes
+        ((4,), "1", [2.0, 5.0, 8.0, 11.0]),
+        ((2, 3), "1", [[2.0, 5.0, 8.0], [11.0, 14.0, 17.0]]),
+        ((5,), "2", [2.0, 2.0, 5.0, 5.0, 8.0]),
+    ],
+)
+def test_a_range_as_long_as_what_it_is_added_to(
+    shape: tuple[int, ...], repeat: str, expected: Any
+) -> None:
+    graph = Graph()
+    numbers = graph.node(
+        "_arange", "n", start="2", step="3", repeat=repeat, stop="None", infer_range="True"
+    )
+    head = graph.node("elemwise_add", "sum", graph.variable("data"), numbers)
+    again = graph.node("_mul_scalar", "double", numbers, scalar="2")
+    port = symbol.load_symbol(graph.text(again, head), {})
+    double, total = port(torch.zeros(shape))
+    assert total.tolist() == expected
+    assert torch.equal(double, 2 * total)
+
+
+def test_arrays_of_unknown_sizes_take_them_from_their_use() -> None:
+    for op, shape, value in (("_zeros", "(0, 3)", 0.0), ("_ones", "()", 1.0), ("_ones", "(0,)", 1)):
+        graph = Graph()
+        array = graph.node(op, "made", shape=shape)
+        head = graph.node("_Plus", "sum", array, graph.variable("data"))
+        port = symbol.load_symbol(graph.text(head), {})
+        size = (5,) if shape == "(0,)" else (2, 3)
+        assert torch.equal(port(torch.ones(size)), torch.full(size, 1.0 + value))
+    with pytest.raises(ValueError, match=r"\(2, 4\) must be of shape \(0, 3\)"):
+        symbol.load_symbol(graph.text(head).replace("(0,)", "(0, 3)"), {}, inputs={"data": (2, 4)})
+
+
+@pytest.mark.parametrize("other", ["broadcast_add", "Concat", "dot"])
+def test_sizes_that_no_use_tells_are_reported(other: str) -> None:
+    for op, attrs in (("_arange", {"start": "0", "infer_range": "1"}), ("_zeros", {"shape": "0"})):
+        graph = Graph()
+        array = graph.node(op, "made", **attrs)
+        text = graph.text(graph.node(other, "s", graph.variable("data"), array))
+        problems = symbol.unsupported(symbol.parse_symbol(text))
+        assert [(name, kind) for name, kind, _ in problems] == [("made", op)]
+
+
+def test_many_constants_cannot_take_all_memory() -> None:
+    graph = Graph()
+    big = [graph.node("_ones", f"big{n}", shape="(4096, 4096)") for n in range(5)]
+    with pytest.raises(ValueError, match=r"big4.*constants must have at most"):
+        symbol.load_symbol(graph.text(*big), {})
+
+
+def test_only_outputs_that_are_read_are_taken_apart() -> None:
+    graph = Graph()
+    parts = graph.node("SliceChannel", "parts", graph.variable("data"), num_outputs="4096")
+    port = symbol.load_symbol(graph.text([parts[0], 7, 0]), {})
+    assert len(port.graph.nodes) == 4
+    assert port(torch.arange(8192.0).reshape(1, 8192)).tolist() == [[14.0, 15.0]]
 
 
 def test_a_long_chain_of_nodes() -> None:

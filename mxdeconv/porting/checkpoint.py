@@ -18,10 +18,10 @@ def checkpoint_files(prefix: str | os.PathLike[str], epoch: int | None) -> tuple
 
     Raises FileNotFoundError that says which epochs there are.
     """
-    prefix = os.fspath(prefix).removesuffix("-symbol.json")
+    prefix = re.sub(r"-(symbol\.json|\d{4,}\.params)$", "", os.fspath(prefix))
     symbol = Path(f"{prefix}-symbol.json")
     if not symbol.is_file():
-        raise FileNotFoundError(f"there is no {symbol}")
+        raise FileNotFoundError(f"there is no {symbol}{_others(symbol.parent)}")
     found = epochs(prefix)
     if epoch is None:
         return symbol, Path(f"{prefix}-{found[0]:04d}.params") if len(found) == 1 else None
@@ -30,6 +30,13 @@ def checkpoint_files(prefix: str | os.PathLike[str], epoch: int | None) -> tuple
         there = ", ".join(map(str, found)) or "none"
         raise FileNotFoundError(f"there is no {params}; epochs with a file: {there}")
     return symbol, params
+
+
+def _others(folder: Path) -> str:
+    """The prefixes that a folder does have, for an error."""
+    files = sorted(folder.glob("*-symbol.json")) if folder.is_dir() else []
+    names = [str(file).removesuffix("-symbol.json") for file in files[:5]]
+    return f"; prefixes there: {', '.join(names)}{', ...' * (len(files) > 5)}" if names else ""
 
 
 def epochs(prefix: str | os.PathLike[str]) -> list[int]:

@@ -1,28 +1,29 @@
 """The command line: `mxdeconv inspect`, `mxdeconv convert`, `mxdeconv verify`.
 
-Exit status: 0 done, 1 the model departs from MXNet or cannot be ported, 2 the command cannot be
-done as asked (arguments, missing or broken files).
+Exit status: 0 done, 1 the model departs from MXNet, cannot be ported or failed its conversion's
+check, 2 the command cannot be done as asked (arguments, missing or broken files), 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 
 import mxdeconv
 from mxdeconv.porting.checkpoint import checkpoint_files, load_checkpoint
-from mxdeconv.porting.comparison import compare, recorded_shapes
-from mxdeconv.porting.conversion import ConversionError, convert
+from mxdeconv.porting.comparison import compare, load_recording, notes_of, recorded_shapes
+from mxdeconv.porting.conversion import ConversionError, convert, missing_inputs
 from mxdeconv.porting.inspection import inspect
+from mxdeconv.porting.progress import Bar
 from mxdeconv.porting.symbol import PortingError
 
 _EPILOG = """
 exit status:
   0  done, or the model agrees
-  1  the model departs from MXNet, or holds what cannot be ported
+  1  the model departs from MXNet, holds what cannot be ported, or failed its conversion's check
   2  the command cannot be done as asked: arguments, missing or broken files
+  130  interrupted
 """
 _PREFIX = "of PREFIX-symbol.json and PREFIX-0000.params, as MXNet saved them"
 _SHAPE = "size of an input, e.g. data=1,3,224,224; once for each input"
@@ -57,6 +58,8 @@ def _one_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
     if isinstance(error, FileNotFoundError) and error.filename:
         text = f"there is no {error.filename}"
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ImportError)) and text:
         return text
     return f"{type(error).__name__}: {text} (--traceback shows where)"
@@ -94,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         "mxdeconv convert model --epoch 0 --shape data=1,3,224,224 -o model.onnx",
     )
     command.add_argument("--epoch", type=_epoch, default=0, help="number of the .params file (0)")
-    _add_shape(command, ".pt2 and .onnx need it, a folder is run with it")
+    _add_shape(
+        command, ".pt2 and .onnx need it unless the symbol states it, a folder is run with it"
+    )
+    _add_allow_extra(command)
     command.add_argument(
         "--dynamic-batch", action="store_true", help="leave the first axis of the data free"
     )
@@ -113,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "mxdeconv verify model --against recorded.npz",
     )
     command.add_argument("--epoch", type=_epoch, default=0, help="number of the .params file (0)")
+    _add_allow_extra(command)
     command.add_argument("--against", required=True, metavar="FILE.npz", help="the recording")
     command.set_defaults(run=_verify)
     return parser
@@ -148,6 +155,12 @@ def _add_shape(command: argparse.ArgumentParser, why: str) -> None:
     )
 
 
+def _add_allow_extra(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-extra", action="store_true", help="leave out arrays that the symbol does not have"
+    )
+
+
 def _epoch(text: str) -> int:
     if not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
@@ -165,58 +178,64 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 # Commands -----------------------------------------------------------------------------------
 
 
+def _given_shapes(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in options.shape:
+        if name in shapes:
+            raise ValueError(f"--shape {name}: is given twice")
+        shapes[name] = shape
+    return shapes
+
+
 def _inspect(options: argparse.Namespace) -> int:
     symbol, params = checkpoint_files(options.prefix, options.epoch)
-    found = inspect(symbol, params, dict(options.shape))
+    with Bar("reading") as bar:
+        found = inspect(symbol, params, _given_shapes(options), progress=bar.show)
     print(found)
     return 1 if found.unsupported else 0
 
 
 def _convert(options: argparse.Namespace) -> int:
-    inputs = dict(options.shape) or None
-    if inputs is None and str(options.out).endswith((".pt2", ".onnx")):
-        raise ValueError(f"--shape must be given for {options.out}, e.g. --shape data=1,3,224,224")
+    given = _given_shapes(options)
     with Bar("reading") as bar:
-        module = load_checkpoint(options.prefix, options.epoch, inputs=inputs, progress=bar.show)
-    with Bar("writing") as bar:
+        module = load_checkpoint(
+            options.prefix,
+            options.epoch,
+            inputs=given or None,
+            allow_extra=options.allow_extra,
+            progress=bar.show,
+        )
+    missing = missing_inputs(module, {**notes_of(module)["shapes"], **given})
+    if missing and (given or options.out.endswith((".pt2", ".onnx"))):
+        raise ValueError(
+            f"--shape must be given for {', '.join(missing)}, e.g. "
+            + " ".join(f"--shape {name}=1,3,224,224" for name in missing)
+        )
+    with Bar(f"writing {options.out}") as bar:
         outcome = convert(
-            module, options.out, inputs, dynamic_batch=options.dynamic_batch, progress=bar.show
+            module,
+            options.out,
+            given or None,
+            dynamic_batch=options.dynamic_batch,
+            progress=bar.show,
         )
     print(outcome)
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    inputs = recorded_shapes(options.against)
+    with Bar(f"reading {options.against}") as bar:
+        recorded = load_recording(options.against, progress=bar.show)
+        inputs = recorded_shapes(recorded, options.against)
     with Bar("reading") as bar:
-        module = load_checkpoint(options.prefix, options.epoch, inputs=inputs, progress=bar.show)
-    outcome = compare(module, options.against)
+        module = load_checkpoint(
+            options.prefix,
+            options.epoch,
+            inputs=inputs,
+            allow_extra=options.allow_extra,
+            progress=bar.show,
+        )
+    with Bar("comparing"):
+        outcome = compare(module, recorded)
     print(outcome)
     return 0 if outcome.agrees else 1
-
-
-class Bar:
-    """A progress bar on stderr, of files large enough to wait for, and only on a terminal."""
-
-    FROM_BYTES = 2**26
-    WIDTH = 30
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.drawn_at = 0.0
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.drawn_at:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def show(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if total < self.FROM_BYTES or not sys.stderr.isatty() or now - self.drawn_at < 0.1:
-            return
-        self.drawn_at = now
-        filled = "#" * (self.WIDTH * done // total)
-        text = f"{self.title} [{filled:<{self.WIDTH}}] {done >> 20} of {total >> 20} MiB"
-        print(f"\r{text}", end="", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from mxdeconv.porting.agreement import SLACK, Agreement, agree, table
 from mxdeconv.porting.params import load_params
 from mxdeconv.porting.precision import Own, evaluate, outputs_of, predict
+from mxdeconv.porting.source import Progress
 
 #: Recordings may be compressed; this is what they may take then.
 _RECORDING_LIMIT_BYTES = 2**36
@@ -64,6 +65,9 @@ class Comparison(NamedTuple):
             )
             if results
         )
+        noise = sum(result.noise for result in self.all)
+        if noise:
+            compared += f" ({noise} of them noise, which says nothing)"
         if self.first is None:
             worst = max((result.share for result in self.all), default=0.0)
             lines.append(
@@ -88,7 +92,7 @@ def compare(
     changed. By what measure numbers agree is said in `mxdeconv.porting.agreement`.
     """
     if not isinstance(recorded, Mapping):
-        recorded = load_params(recorded, memory_limit=_RECORDING_LIMIT_BYTES)
+        recorded = load_recording(recorded)
     notes = notes_of(module)
     data = _section(recorded, "input")
     outputs = _section(recorded, "output")
@@ -252,10 +256,18 @@ def _compare_training(
     return results
 
 
-def recorded_shapes(recorded: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs in a recording, for `load_symbol`."""
-    arrays = load_params(recorded, memory_limit=_RECORDING_LIMIT_BYTES)
-    inputs = _section(arrays, "input")
+def load_recording(
+    path: str | os.PathLike[str], progress: Progress | None = None
+) -> Mapping[str, Tensor]:
+    """The arrays of an .npz that `record_mxnet.py` wrote."""
+    return load_params(path, memory_limit=_RECORDING_LIMIT_BYTES, progress=progress)
+
+
+def recorded_shapes(
+    recorded: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs in the recording of that file, for `load_symbol`."""
+    inputs = _section(recorded, "input")
     if not inputs:
-        raise ValueError(f"{os.fspath(recorded)} is no recording: it has no input:NAME")
+        raise ValueError(f"{os.fspath(path)} is no recording: it has no input:NAME")
     return {name: tuple(value.shape) for name, value in inputs.items()}

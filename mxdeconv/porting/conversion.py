@@ -6,13 +6,15 @@ has to compute what the port computes.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,35 +56,88 @@ def convert(
 ) -> Converted:
     """Write a port for use elsewhere: as PATH.pt2, PATH.onnx, or a folder of any other name.
 
-    `inputs` gives the data, or its shapes for random data, by MXNet's names; a folder can do
-    without, then only its weights are checked. A folder holds `model.py`, readable source that
-    needs mxdeconv, and `model.safetensors`. The two files hold torch's or ONNX's own operators
-    only, for prediction, and for data of these shapes; with `dynamic_batch` the first axis of all
-    data is free.
+    `inputs` gives the data, or its shapes for random data, by MXNet's names, where the symbol does
+    not state them; a folder can do without, then only its weights are checked. A folder holds
+    `model.py`, readable source that needs mxdeconv, and `model.safetensors`; other files in a
+    folder that is there stay. The two files hold torch's or ONNX's own operators only, for
+    prediction, and for data of these shapes; with `dynamic_batch` the first axis of all data is
+    free.
 
-    Raises ConversionError where the result fails its check; a file that was there before stays.
+    Everything is written beside its place and moved there when its check has succeeded. Raises
+    ConversionError where the check fails: then what was there before is as it was.
     """
     path = Path(path)
-    if path.suffix not in (".pt2", ".onnx"):
-        arguments = None if inputs is None else example_arguments(module, inputs)
-        folder.write(module, path, progress)
-        if arguments is None:
-            return Converted(path, _check_weights(module, path), [])
-        actual = run_elsewhere(_RUN_FOLDER, path, arguments)
-        return _verdict(module, arguments, actual, path, "read back and run")
-    arguments = example_arguments(module, inputs or {})
-    exported = _export(standard(module, arguments), arguments, dynamic_batch)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_path(path)
+    stated: dict[str, Tensor | tuple[int, ...]] = dict(notes_of(module)["shapes"])
+    data = {**stated, **(inputs or {})}
+    if path.suffix in _FILES:
+        arguments = example_arguments(module, data)
+        exported = _export(standard(module, arguments), arguments, dynamic_batch)
+
+        def write(partial: Path) -> Converted:
+            return _write_file(module, exported, partial, arguments)
+    else:
+        known = inputs is not None or not missing_inputs(module, data)
+        examples = example_arguments(module, data) if known else None
+
+        def write(partial: Path) -> Converted:
+            return _write_folder(module, partial, examples, progress)
+
     # Beside its place until it is checked: what was there before stays if it fails.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mxdeconv-") as scratch:
-        partial = Path(scratch, path.name)
+    there = path.is_dir()
+    place = path if there else path.parent
+    with _scratch(place) as scratch:
+        partial = Path(scratch, "model" if there else path.name)
         try:
-            outcome = _write_file(module, exported, partial, arguments)
+            outcome = write(partial)
         except ConversionError as error:
             raise ConversionError(str(error).replace(str(partial), str(path))) from error
-        for file in Path(scratch).iterdir():  # ONNX keeps the weights of large models apart
-            os.replace(file, path.parent / file.name)
+        # into the folder that is there; else all: ONNX may keep weights in a second file
+        for written in (partial if there else Path(scratch)).iterdir():
+            os.replace(written, place / written.name)
     return outcome._replace(path=path)
+
+
+def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder in `place`, which is made if it is not there."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=place, prefix=".mxdeconv-")
+    except OSError as error:
+        raise OSError(f"{place} cannot be written into: {error.strerror}") from error
+
+
+#: What is written as one file; any other path is a folder.
+_FILES = (".pt2", ".onnx")
+_NO_FOLDERS = (".pt", ".pth", ".ts", ".bin", ".py", ".json", ".params", ".npz", ".safetensors")
+
+
+def _check_path(path: Path) -> None:
+    wanted = "path must be a folder, FILE.pt2 or FILE.onnx"
+    if path.suffix in _FILES and path.is_dir():
+        raise ValueError(f"{wanted}: {path} is a folder")
+    if path.suffix in _FILES:
+        return
+    if path.suffix in _NO_FOLDERS:
+        raise ValueError(f"{wanted}, got {path}")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{wanted}: {path} is a file")
+
+
+def _write_folder(
+    module: fx.GraphModule,
+    path: Path,
+    arguments: Mapping[str, Tensor] | None,
+    progress: Progress | None,
+) -> Converted:
+    folder.write(module, path, progress)
+    if arguments is None:
+        outcome = Converted(path, _check_weights(module, path), [])
+    else:
+        actual = run_elsewhere(_RUN_FOLDER, path, arguments)
+        outcome = _verdict(module, arguments, actual, path, "read back and run")
+    shutil.rmtree(path / "__pycache__", ignore_errors=True)
+    return outcome
 
 
 def _write_file(
@@ -116,6 +171,13 @@ def _verdict(
     return outcome
 
 
+def missing_inputs(module: fx.GraphModule, given: Collection[str]) -> list[str]:
+    """The data that are not among the given names; labels may be left out."""
+    notes = notes_of(module)["inputs"]
+    needed = {str(n.target) for n in module.graph.nodes if n.op == "placeholder" and not n.args}
+    return [name for name, own in notes.items() if own in needed and name not in given]
+
+
 def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
     """Arguments of forward by name: the given tensors, random ones for the given shapes."""
     known = notes_of(module)["inputs"]
@@ -124,6 +186,9 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
         raise ValueError(
             f"inputs must be among {', '.join(known)}, got {', '.join(map(repr, unknown))}"
         )
+    missing = missing_inputs(module, inputs)
+    if missing:
+        raise ValueError(f"inputs must give data or a shape for {', '.join(missing)}")
     random = torch.Generator().manual_seed(0)
     arguments = {}
     for node in module.graph.nodes:
@@ -132,11 +197,9 @@ def example_arguments(module: fx.GraphModule, inputs: Inputs) -> dict[str, Tenso
         name = next(given for given, own in known.items() if own == node.target)
         value = inputs.get(name)
         if value is None:
-            if node.args:  # a default: labels may be left out
-                continue
-            raise ValueError(f"inputs must give data or a shape for {name}")
+            continue
         if not isinstance(value, Tensor):
-            value = torch.randn(value, generator=random)
+            value = torch.randn(value, generator=random).to(notes_of(module)["dtypes"][name])
         arguments[str(node.target)] = value
     return arguments
 
@@ -150,8 +213,18 @@ def _export(
         # with another size than the export
         values = [torch.cat((value, value)) for value in values]
         axes = tuple([{0: torch.export.Dim.DYNAMIC} for _ in values])
-    with torch.no_grad():
-        return torch.export.export(module, tuple(values), dynamic_shapes=axes)
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, tuple(values), dynamic_shapes=axes)
+    except Exception as error:
+        raise ConversionError(f"torch.export cannot trace the model: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what torch's wrappers of wrappers are about."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -187,13 +260,14 @@ with torch.no_grad():
 
 _LOAD_FOLDER = """
 import sys
-folder, state = sys.argv[1:]
+folder, here = sys.argv[1:]
 sys.path.insert(0, folder)
-import torch
+import json
 import model
-there, here = model.load().state_dict(), torch.load(state)
+from mxdeconv.porting.folder import digests
+there, here = digests(model.load()), json.load(open(here))
 assert there.keys() == here.keys(), "other names than the port"
-assert all(torch.equal(there[name], here[name]) for name in here), "other values than the port"
+assert there == here, "other values than the port"
 """
 
 
@@ -243,6 +317,8 @@ def _write_onnx(exported: torch.export.ExportedProgram, path: Path) -> None:
                 verbose=False,
                 custom_translation_table=onnx_operators.translations(),
             )
+    except Exception as error:
+        raise ConversionError(f"{path} cannot be written: {_cause(error)}") from error
     finally:
         logger.setLevel(level)
     assert program is not None
@@ -259,18 +335,22 @@ def _check_onnx(module: fx.GraphModule, arguments: Mapping[str, Tensor], path: P
         import onnxruntime
     except ImportError:
         return Converted(path, "checked by onnx, not run: onnxruntime is not installed", [])
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
-    actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        feeds = {name: value.numpy() for name, value in zip(names, arguments.values(), strict=True)}
+        actual = [torch.from_numpy(value) for value in session.run(None, feeds)]
+    except Exception as error:  # onnxruntime's own types, which share no base
+        text = f"{path} was written but onnxruntime does not run it: {_cause(error)}"
+        raise ConversionError(text) from error
     how = f"checked by onnx and run in onnxruntime {onnxruntime.__version__}"
     return _verdict(module, arguments, actual, path, how)
 
 
 def _check_weights(module: fx.GraphModule, path: Path) -> str:
     """Without data the folder cannot run, but its modules and weights have to come back."""
-    here = {name: value.detach() for name, value in module.state_dict().items()}
     with tempfile.TemporaryDirectory() as scratch:
-        torch.save(here, Path(scratch, "state.pt"))
-        _run([_LOAD_FOLDER, str(path.absolute()), str(Path(scratch, "state.pt"))], path)
+        here = Path(scratch, "digests.json")
+        here.write_text(json.dumps(folder.digests(module)))
+        _run([_LOAD_FOLDER, str(path.absolute()), str(here)], path)
     return "read back, not run: no shapes were given"

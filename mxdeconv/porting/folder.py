@@ -6,6 +6,7 @@ and has the forward of the graph. It imports torch, mxdeconv and safetensors.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import operator
@@ -61,6 +62,14 @@ def save_safetensors(path: Path, tensors: Mapping[str, Tensor], progress: Progre
                 done += file.write(raw[start : start + CHUNK_BYTES])
                 if progress:
                     progress(done, total)
+
+
+def digests(module: nn.Module) -> dict[str, str]:
+    """What the state_dict holds, by name, in a few letters each."""
+    return {
+        name: f"{value.dtype} {tuple(value.shape)} {hashlib.blake2b(raw_bytes(value)).hexdigest()}"
+        for name, value in module.state_dict().items()
+    }
 
 
 def write(module: fx.GraphModule, path: Path, progress: Progress | None = None) -> None:

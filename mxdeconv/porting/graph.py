@@ -15,21 +15,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mxdeconv.porting.attributes import DTYPES, Attributes
 from mxdeconv.porting.initialize import initial_value
 from mxdeconv.porting.module import PortedModule
 from mxdeconv.porting.names import to_identifier
 from mxdeconv.porting.operators.computed import Computed
+from mxdeconv.porting.operators.constant import MOST_ENTRIES, Constant
 from mxdeconv.porting.operators.table import Function, Layer, Operation
-from mxdeconv.porting.reading import Shape, find_parameters, read_operations
-from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol
+from mxdeconv.porting.reading import Shape, data_dtype, find_parameters, read_operations
+from mxdeconv.porting.source import show_shape
+from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol, stated_shape
 
 #: Names that an attribute of the module may not have.
 _RESERVED = frozenset(dir(torch.fx.GraphModule)) | frozenset(
     ("graph", "code", "meta", "training", "self", "torch", "device", "inf", "nan")
 )
-#: MXNet's numbers of the dtypes, in a variable's `__dtype__`.
-_DTYPE_NUMBERS = (*("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool"),)
 
 
 def strip_prefix(name: str) -> str:
@@ -56,15 +55,19 @@ class Builder:
         self.inputs = None if inputs is None else {k: tuple(v) for k, v in inputs.items()}
         self.graph = torch.fx.Graph()
         self.root = nn.Module()
-        self.values: list[list[torch.fx.Node] | None] = [None] * len(symbol.nodes)
+        self.values: list[dict[int, torch.fx.Node]] = [{} for _ in symbol.nodes]
+        self._read = {*symbol.heads, *(entry for node in symbol.nodes for entry in node.inputs)}
         self.examples: list[list[Tensor | None] | None] = [None] * len(symbol.nodes)
         #: every place of a parameter: (module, attribute, key in state_dict)
         self.places: dict[int, list[tuple[nn.Module, str, str]]] = {}
         self.constants: list[tuple[nn.Module, str, float]] = []
+        self._constant_entries = 0
         self._taken: set[str] = set()
         self._modules: dict[Any, tuple[str, nn.Module]] = {}
         self.meta: dict[str, Any] = {
             "inputs": {},
+            "shapes": {},
+            "dtypes": {},
             "outputs": [],
             "nodes": {},
             "node_outputs": {},
@@ -88,11 +91,7 @@ class Builder:
         if number in self.places:
             module, attribute, _ = self.places[number][0]
             return tuple(getattr(module, attribute).shape)
-        if inferred is None and "__shape__" in node.attrs:
-            shape = Attributes(node.attrs, 0).optional_ints("__shape__")
-            if shape and all(size > 0 for size in shape):
-                inferred = shape
-        return inferred
+        return stated_shape(node) if inferred is None else inferred
 
     # Nodes --------------------------------------------------------------------------------
 
@@ -105,7 +104,11 @@ class Builder:
             if node.op == VARIABLE and number not in self.parameters
         ]
         for number in sorted(arguments, key=lambda number: number in self.labels):
-            self._add_argument(number)
+            try:
+                self._add_argument(number)
+            except RuntimeError as error:  # no tensor can have that shape
+                reason = str(error).split("\n")[0]
+                raise ValueError(f"{nodes[number].name}: {reason}") from error
         for number, (node, operation) in enumerate(zip(nodes, self.operations, strict=True)):
             if operation is None:
                 continue
@@ -114,10 +117,17 @@ class Builder:
                     self._add_function(number, node, operation)
                 else:
                     self._add_layer(number, node, operation)
-            except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            except Exception as error:  # whatever an operator makes of attributes or shapes
                 reason = str(error).split("\n")[0]
-                raise ValueError(f"{node.name} ({node.op}): {reason}") from error
+                raise ValueError(f"{node.name} ({node.op}): {reason}{self._of(node)}") from error
         self._add_output()
+
+    def _of(self, node: Node) -> str:
+        """The shapes of a node's data, for an error, as far as they are known."""
+        data = [entry for entry in node.inputs if entry[0] not in self.parameters]
+        examples = [self._example(entry) for entry in data]
+        shapes = ["?" if each is None else show_shape(each.shape) for each in examples]
+        return f"; its data: {', '.join(shapes)}" if any(s != "?" for s in shapes) else ""
 
     def _add_argument(self, number: int) -> None:
         node = self.symbol.nodes[number]
@@ -126,13 +136,15 @@ class Builder:
         value = self.graph.placeholder(name, **default)
         self.meta["inputs"][node.name] = name
         self._note(value, node.name, node.name)
-        self.values[number] = [value]
-        shape = (self.inputs or {}).get(node.name)
+        self.values[number] = {0: value}
+        stated = stated_shape(node)
+        if stated is not None and number not in self.labels:
+            self.meta["shapes"][node.name] = stated
+        shape = (self.inputs or {}).get(node.name, stated)
+        dtype = self.meta["dtypes"][node.name] = data_dtype(
+            *(self.symbol, self.operations, self.params, number)
+        )
         if shape is not None:
-            dtype = DTYPES["float32"]
-            code = node.attrs.get("__dtype__", "0")
-            if code.isdigit() and int(code) < len(_DTYPE_NUMBERS):
-                dtype = DTYPES[_DTYPE_NUMBERS[int(code)]]
             self.examples[number] = [torch.empty(shape, device="meta", dtype=dtype)]
         elif number in self.labels:
             self.examples[number] = [None]
@@ -154,10 +166,9 @@ class Builder:
 
     def _value(self, entry: tuple[int, int]) -> torch.fx.Node:
         source, output = entry
-        if self.values[source] is None:
+        if not self.values[source]:
             self._add_root_parameter(source)
-        values = self.values[source] or []
-        return values[output]
+        return self.values[source][output]
 
     def _example(self, entry: tuple[int, int]) -> Tensor | None:
         examples = self.examples[entry[0]]
@@ -181,7 +192,7 @@ class Builder:
         self._hold(number, self.root, name, name)
         reference = self.graph.create_node("get_attr", name, name=name)
         self._note(reference, node.name, node.name)
-        self.values[number] = [reference]
+        self.values[number] = {0: reference}
         self.examples[number] = [value]
 
     def _dtype(self, number: int) -> torch.dtype:
@@ -227,6 +238,10 @@ class Builder:
             name, module = self._modules[key]
         else:
             module = operation.make(self._layer_shapes(node, operation, own))
+            if isinstance(module, Constant):
+                self._constant_entries += module.value.numel()
+                if self._constant_entries > MOST_ENTRIES:
+                    raise ValueError(f"constants must have at most {MOST_ENTRIES} entries together")
             name = self._unique(node.name)
             for position, attribute in own.items():
                 if position not in computed:
@@ -298,17 +313,17 @@ class Builder:
     ) -> None:
         """Name the outputs of a node, and run it on meta where its inputs are known."""
         outputs = operation.outputs
-        if len(outputs) == 1:
-            values = [value]
-        else:
-            values = [
-                self.graph.create_node(
+        values = {0: value}
+        if len(outputs) > 1:
+            values = {
+                i: self.graph.create_node(
                     "call_function", operator.getitem, (value, i), {}, f"{value.name}_{output}"
                 )
                 for i, output in enumerate(outputs)
-            ]
-        for result, output in zip(values, outputs, strict=True):
-            self._note(result, node.name, f"{node.name}_{output}")
+                if (number, i) in self._read
+            }
+        for i, result in values.items():
+            self._note(result, node.name, f"{node.name}_{outputs[i]}")
         self.values[number] = values
         if not self._known(node, data):
             return
@@ -376,6 +391,9 @@ def build(
     builder = Builder(symbol, params, inputs)
     extra = builder.extra_parameters()
     if extra and not allow_extra:
-        raise ValueError(f"params must be parameters of the symbol, got also {', '.join(extra)}")
+        raise ValueError(
+            f"params must be parameters of the symbol, got also {', '.join(extra)} (allow_extra "
+            "leaves them out)"
+        )
     builder.run()
     return builder.module()

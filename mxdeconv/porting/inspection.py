@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 from mxdeconv import spec
 from mxdeconv.porting.params import Params, load_params
-from mxdeconv.porting.source import show_shape
+from mxdeconv.porting.progress import show_bytes
+from mxdeconv.porting.source import Progress, show_shape
 from mxdeconv.porting.symbol import (
     INPUT_NAMES,
     VARIABLE,
     Node,
     Symbol,
     infer_shapes,
-    parse_symbol,
+    read_symbol,
+    stated_shape,
     unsupported,
 )
 
@@ -47,11 +49,14 @@ class Inspection(NamedTuple):
 
 
 def inspect(
-    symbol_file: Path, params_file: Path | None, inputs: Mapping[str, Shape] | None = None
+    symbol_file: Path,
+    params_file: Path | None,
+    inputs: Mapping[str, Shape] | None = None,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Read a symbol and, if there is one, its file of parameters."""
-    symbol = parse_symbol(symbol_file.read_text(encoding="utf-8"))
-    params = None if params_file is None else load_params(params_file)
+    symbol = read_symbol(symbol_file)
+    params = None if params_file is None else load_params(params_file, progress=progress)
     problems = unsupported(symbol)
     shapes, why_not = _shapes(symbol, params, inputs or {}, bool(problems))
     operators = [node for node in symbol.nodes if node.op != VARIABLE]
@@ -61,7 +66,7 @@ def inspect(
         count = sum(tensor.numel() for tensor in params.values())
         size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in params.values())
         summary.append(
-            f"{params_file}: {len(params)} arrays, {count:,} numbers, {_show_bytes(size_bytes)}"
+            f"{params_file}: {len(params)} arrays, {count:,} numbers, {show_bytes(size_bytes)}"
         )
         summary += _mismatches(symbol, params)
     if why_not:
@@ -75,11 +80,6 @@ def inspect(
     )
 
 
-def _show_bytes(size_bytes: int) -> str:
-    unit, name = (2**20, "MiB") if size_bytes >= 2**20 else (2**10, "KiB")
-    return f"{size_bytes / unit:,.1f} {name}"
-
-
 def _shapes(
     symbol: Symbol, params: Params | None, inputs: Mapping[str, Shape], broken: bool
 ) -> tuple[dict[str, tuple[Shape, ...]], str]:
@@ -87,6 +87,10 @@ def _shapes(
     known: dict[str, tuple[Shape, ...]] = {
         name: (tuple(tensor.shape),) for name, tensor in (params or {}).items()
     }
+    parameters = _parameter_names(symbol) | set(known)
+    variables = [node for node in symbol.nodes if node.op == VARIABLE]
+    stated = {v.name: stated_shape(v) for v in variables if v.name not in parameters}
+    inputs = {**{name: shape for name, shape in stated.items() if shape}, **inputs}
     if not inputs:
         return known, "shapes of outputs are not known: --shape NAME=SIZES gives those of the data"
     if broken:
@@ -97,7 +101,10 @@ def _shapes(
 def _mismatches(symbol: Symbol, params: Params) -> list[str]:
     variables = {*symbol.arguments, *symbol.auxiliary}
     extra = [name for name in params if name not in variables]
+    missing = [name for name in _parameter_names(symbol) if name not in params]
     lines = [f"not in the symbol: {', '.join(extra)}"] if extra else []
+    if missing:
+        lines.append(f"not in the file: {', '.join(sorted(missing))}")
     if params.without_data:
         lines.append(f"without data: {', '.join(params.without_data)}")
     return lines

@@ -16,6 +16,8 @@ class PortedModule(torch.fx.GraphModule):
     """A GraphModule that knows MXNet's names, in `meta["mxnet"]`:
 
         inputs      name of a variable -> argument of forward
+        shapes      name of a variable -> the shape that the symbol states of it, if it does
+        dtypes      name of a variable -> the dtype of its data, as stated or as its weights have it
         outputs     names of the outputs, as `list_outputs` gives them
         nodes       fx node -> MXNet node
         node_outputs  fx node -> output, as `get_internals().list_outputs()` names it

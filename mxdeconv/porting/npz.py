@@ -18,7 +18,7 @@ from typing import IO, cast
 import torch
 from torch import Tensor
 
-from mxdeconv.porting.source import CHUNK_BYTES, MAX_DIMENSIONS, Source
+from mxdeconv.porting.source import CHUNK_BYTES, MAX_DIMENSIONS, Progress, Source
 from mxdeconv.porting.sparse import CSR, ROW_SPARSE, Sparse, dense
 
 _HEADER = re.compile(
@@ -44,7 +44,7 @@ _ROW_SPARSE_MEMBERS = {"data", "indices", "shape", "format"}
 _CSR_MEMBERS = {*_ROW_SPARSE_MEMBERS, "indptr"}
 
 
-def read(source: Source) -> dict[str, Tensor]:
+def read(source: Source, progress: Progress | None = None) -> dict[str, Tensor]:
     """Every array of the archive under its member's name, in the archive's order."""
     members = _members(source)
     folders: dict[str, set[str]] = {}
@@ -59,6 +59,8 @@ def read(source: Source) -> dict[str, Tensor]:
                 arrays[folder] = _read_sparse(source, members, folder)
         else:
             arrays[name] = _read_member(source, info, name)
+        if progress:
+            progress(info.header_offset + info.compress_size, source.size)
     return arrays
 
 
@@ -72,6 +74,8 @@ def _members(source: Source) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < 0:
+            source.fail(0, f"member {info.filename!r} begins before the file does")
         if info.header_offset < end:
             source.fail(info.header_offset, f"member {info.filename!r} overlaps the one before it")
         source.need(info.header_offset, info.compress_size, f"member {info.filename!r}")

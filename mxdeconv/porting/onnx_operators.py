@@ -17,4 +17,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         size = op.Reshape(op.Gather(op.Shape(data), op.Constant(value_ints=[dim])), [1])
         return op.TopK(data, size, axis=dim, largest=int(descending), sorted=1)
 
-    return {torch.ops.aten.sort.stable: sort}
+    def hypot(a: Any, b: Any) -> Any:
+        return op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b)))
+
+    return {torch.ops.aten.sort.stable: sort, torch.ops.aten.hypot.default: hypot}

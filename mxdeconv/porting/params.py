@@ -87,7 +87,7 @@ def load_params(
     """
     source = Source(path, mmap, memory_limit, progress)
     if bytes(source.buffer[:4]) in (b"PK\3\4", b"PK\5\6"):
-        contents = _from_npz(npz.read(source))
+        contents = _from_npz(npz.read(source, progress))
     else:
         contents = binary.read(source, progress)
     if contents.names is None:

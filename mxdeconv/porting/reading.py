@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from mxdeconv.porting import operators
@@ -13,6 +14,11 @@ from mxdeconv.porting.operators.table import Layer, Operation
 from mxdeconv.porting.symbol import VARIABLE, Node, Symbol
 
 Shape: TypeAlias = tuple[int, ...]
+#: By MXNet's numbers, as they stand in a variable's `__dtype__`.
+_DTYPE_NUMBERS = (
+    *(torch.float32, torch.float64, torch.float16, torch.uint8),
+    *(torch.int32, torch.int8, torch.int64, torch.bool),
+)
 #: Of each node; None for a variable.
 Operations: TypeAlias = Sequence["Operation | None"]
 
@@ -28,7 +34,7 @@ def read_operations(
         if node.op != VARIABLE:
             try:
                 operation = _read_operation(node)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ArithmeticError) as error:
                 problems.append((node.name, node.op, str(error)))
         operations.append(operation)
     for number, node in enumerate(symbol.nodes):
@@ -65,7 +71,12 @@ def find_parameters(
     given = inputs or {}
     unknown = sorted(set(given) - {symbol.nodes[number].name for number in variables})
     if unknown:
-        raise ValueError(f"inputs must name variables of the symbol, got {', '.join(unknown)}")
+        data = [symbol.nodes[n].name for n in variables if n not in slots | labels]
+        data = [name for name in data if name not in (params or {})]
+        raise ValueError(
+            f"inputs must name variables of the symbol ({', '.join(data)}), "
+            f"got {', '.join(unknown)}"
+        )
     chosen, missing = set(), []
     for number in variables:
         name = symbol.nodes[number].name
@@ -78,8 +89,16 @@ def find_parameters(
         elif inputs is not None or number in slots:
             missing.append(name)
     if missing:
-        raise ValueError(f"params must have a value for {', '.join(missing)}")
+        names = {node.name for node in symbol.nodes}
+        others = [name for name in params or {} if name not in names]
+        text = f"; they have {_few(others)}, unknown to the symbol" if others else ""
+        raise ValueError(f"params must have a value for {_few(missing)}{text}")
     return chosen, labels
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def _slots(symbol: Symbol, operations: Operations) -> set[int]:
@@ -106,3 +125,23 @@ def _labels(symbol: Symbol, operations: Operations) -> set[int]:
         for source, as_label in readers.items()
         if all(as_label) and source not in heads and symbol.nodes[source].op == VARIABLE
     }
+
+
+def data_dtype(
+    symbol: Symbol, operations: Operations, params: Mapping[str, Tensor] | None, number: int
+) -> torch.dtype:
+    """The type of a variable's data: as the symbol states it, or that of the weights it meets."""
+    code = symbol.nodes[number].attrs.get("__dtype__", "")
+    if code.isdigit() and int(code) < len(_DTYPE_NUMBERS):
+        return _DTYPE_NUMBERS[int(code)]
+    for node, operation in zip(symbol.nodes, operations, strict=True):
+        if not isinstance(operation, Layer) or node.inputs[:1] != [(number, 0)]:
+            continue
+        owned = [node.inputs[p][0] for p in operation.parameters if p < len(node.inputs)]
+        names = [symbol.nodes[source].name for source in owned]
+        dtypes = {params[name].dtype for name in names if params and name in params}
+        if node.op != "Embedding" and len(dtypes) == 1:
+            (dtype,) = dtypes
+            if dtype.is_floating_point:
+                return dtype
+    return torch.float32

@@ -14,7 +14,8 @@ reads model-symbol.json and model-0000.params and writes an .npz with
                        gradients of all inputs and parameters, and auxiliary states afterwards
     about              a text: versions and options
 
-In training mode Dropout is random, so that nothing can be compared with it.
+In training mode Dropout is random, so that nothing behind it can be compared: set its p to 0 in the
+symbol.json for gradients.
 
 MXNet has two implementations on the CPU, and each is wrong about some Deconvolutions: oneDNN about
 target_shape, the other about dilate with stride, and that has none in three dimensions. Where
@@ -37,6 +38,8 @@ def choose_implementation(symbol_json):
             c in "123456789" for c in attrs.get("target_shape", "")
         ):
             os.environ.setdefault("MXNET_MKLDNN_ENABLED", "0")
+    # oneDNN's fusion of nodes fails where the output of every node is asked for
+    os.environ.setdefault("MXNET_SUBGRAPH_BACKEND", "NONE")
     os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
 
 
@@ -157,6 +160,13 @@ def main():
     import mxnet as mx
 
     symbol, arg, aux = mx.model.load_checkpoint(options.prefix, options.epoch)
+    dropouts = [n["name"] for n in json.loads(symbol.tojson())["nodes"] if n["op"] == "Dropout"]
+    if options.gradients and dropouts:
+        print(
+            f"{', '.join(dropouts)}: random in training mode, so that nothing behind it can be "
+            "compared; set its p to 0 in the symbol.json for gradients",
+            file=sys.stderr,
+        )
     random = np.random.RandomState(options.seed)
     inputs = draw_inputs(symbol, arg, dict(options.input), dict(options.shape), random)
     result = record(symbol, arg, aux, inputs, options.nodes, options.gradients, random)

@@ -48,11 +48,14 @@ class ConvTranspose(nn.Module):
 
 
 def standard(module: fx.GraphModule, arguments: Mapping[str, Tensor]) -> fx.GraphModule:
-    """A copy of `module` in which no operator of mxdeconv is left; Parameters are shared.
+    """A copy of `module` in which no operator of mxdeconv is left; parameters are shared.
 
-    `arguments` are those of forward. Each call of a Deconvolution gets a module of its own where
-    it is called with data of several sizes.
+    It is for prediction; the modes and moving averages of `module` stay as they are. `arguments`
+    are those of forward. Each call of a Deconvolution gets a module of its own where it is called
+    with data of several sizes.
     """
+    tensors = (*module.parameters(), *module.buffers())
+    module = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
     result = fx.GraphModule(module, copy.deepcopy(module.graph))
     sizes = _Sizes(module)
     values = [arguments.get(str(node.target)) for node in module.graph.nodes if _is_input(node)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mxdeconv import spec
+from mxdeconv.porting.inference import with_shapes_from_use
 from mxdeconv.porting.params import load_params
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class Node(NamedTuple):
     inputs: list[tuple[int, int]]
 
 
+def stated_shape(node: Node) -> tuple[int, ...] | None:
+    """The shape that the symbol states of a variable (`__shape__`), if all of it is known."""
+    if "__shape__" not in node.attrs:
+        return None
+    shape = spec.parse_tuple(f"__shape__ of {node.name}", node.attrs["__shape__"])
+    return shape if shape and min(shape) > 0 else None
+
+
 @dataclass(frozen=True)
 class Symbol:
     """A graph in topological order; `heads` are the (node, output) pairs that it returns."""
@@ -80,11 +89,14 @@ class Symbol:
     auxiliary: list[str]
 
 
-def read_text(source: str | os.PathLike[str]) -> str:
-    """The JSON text itself, or what a file of that name holds."""
+def read_symbol(source: str | os.PathLike[str]) -> Symbol:
+    """`parse_symbol` of a text, or of a file, which errors then name."""
     if isinstance(source, str) and source.lstrip()[:1] == "{":
-        return source
-    return Path(source).read_text(encoding="utf-8")
+        return parse_symbol(source)
+    try:
+        return parse_symbol(Path(source).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(source)}: {error}") from None
 
 
 def parse_symbol(text: str) -> Symbol:
@@ -100,6 +112,7 @@ def parse_symbol(text: str) -> Symbol:
     if not heads:
         raise ValueError("symbol must have at least one head")
     nodes, heads = _without_unused(*_with_missing_variables(nodes, heads))
+    nodes, heads = with_shapes_from_use(nodes, heads)
     nodes = _with_moved_notes(nodes)
     auxiliary = {
         source
@@ -242,7 +255,7 @@ def load_symbol(
 
     if isinstance(params, (str, os.PathLike)):
         params = load_params(params)
-    return build(parse_symbol(read_text(json)), params, inputs, allow_extra=allow_extra)
+    return build(read_symbol(json), params, inputs, allow_extra=allow_extra)
 
 
 def infer_shapes(

@@ -174,12 +174,17 @@ def main() -> None:
     os.environ.update(MXNET_STORAGE_FALLBACK_LOG_VERBOSE="0", MXNET_SUBGRAPH_BACKEND="NONE")
     from mxnet_models import MODELS
 
+    unknown = sorted(set(options.names) - set(MODELS))
+    if unknown:
+        parser.error(f"there is no model {', '.join(unknown)}, but {', '.join(MODELS)}")
     for name in options.names or MODELS:  # each in a process of its own: the path is chosen once
         os.environ["MXNET_MKLDNN_ENABLED"] = "1" if name == "vnet" else "0"
         command = [sys.executable, __file__, "--here", name]
         if options.full:
             command += ["--full", str(options.full)]
-        subprocess.run(command, check=True)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{name} could not be recorded:\n{done.stderr}")  # else warnings of MXNet's
 
 
 if __name__ == "__main__":

@@ -219,6 +219,14 @@ def arithmetic() -> None:
     add("_maximum_scalar", data(3, 5, kind="integer"), {"scalar": 1}, exact=True)
     add("_minimum_scalar", data(3, 5, kind="integer"), {"scalar": 1}, exact=True)
     add("_mod_scalar", data(3, 5, kind="integer"), {"scalar": -3}, {"scalar": 0}, exact=True)
+    edges: Inputs = {"lhs": ((11, 1), "special"), "rhs": ((1, 11), "special")}
+    add("broadcast_mod", edges, exact=True, train=False)
+    scalars = [{"scalar": text} for text in ("0", "1.5", "-1.5", "inf", "-inf")]
+    for op in ("_mod_scalar", "_rmod_scalar"):
+        add(op, data(11, kind="special"), *scalars, exact=True, train=False)
+    for op in ("maximum", "minimum", "equal", "lesser", "greater_equal"):
+        add(f"broadcast_{op}", edges, exact=True, train=False)
+    add("_mod_scalar", data(2, 9, kind="integer int32"), {"scalar": 0.5}, exact=True, train=False)
     add("_rdiv_scalar", data(2, 7, kind="positive"), {"scalar": 2.5})
     add("_power_scalar", data(2, 7, kind="positive"), {"scalar": 2.5}, {"scalar": -1})
     add("_power_scalar", data(2, 7), {"scalar": 2}, {"scalar": 3})
@@ -283,6 +291,8 @@ def reductions() -> None:
         {"axis": (0, 2)},
         {"axis": 2, "keepdims": True},
         {"ord": 1},
+        {"ord": 1, "axis": (1, 2)},
+        {"axis": 1, "out_dtype": "float32"},
     )
     for op in ("argmax", "argmin"):
         add(
@@ -315,6 +325,8 @@ def indexing() -> None:
             {"axis": -1, "mode": "wrap"},
             frozen=("indices",),
         )
+    inputs = {"a": ((5, 4), "normal"), "indices": ((2, 3), "below 4")}
+    add("take", inputs, {"mode": "raise"}, {"mode": "raise", "axis": 1}, frozen=("indices",))
     for axis, size in ((1, (4,)), (0, (5,)), (-1, (4,))):
         size = (4,) if axis in (1, -1) else (5,)
         inputs = {**data(4, 5), "index": (size, "below 6")}

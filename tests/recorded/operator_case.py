@@ -55,12 +55,16 @@ class Case:
         return json.dumps(graph)
 
 
+SPECIAL = (np.inf, -np.inf, np.nan, 0.0, -0.0, 1.5, -1.5, 3.0, -3.0, 1e-40, 5e30)
+
+
 def draw(case: Case) -> dict[str, np.ndarray]:
     """The inputs of a case, the same under every NumPy: RandomState's streams are frozen.
 
     Kinds: "normal"; "integer", small whole numbers, with ties; "distinct", no two equal;
     "positive"; "large", above 1; "unit", in (-1, 1); "halves", multiples of 1/2; "below n",
-    whole numbers from 0; each may be followed by a dtype.
+    whole numbers from 0; "special", Inf, NaN, zeros and a few others; each may be followed by a
+    dtype.
     """
     rng = np.random.RandomState(len(str(case)) * 7919 + sum(map(ord, str(case))))
     arrays = {}
@@ -83,6 +87,8 @@ def draw(case: Case) -> dict[str, np.ndarray]:
             values = rng.randint(-9, 10, size) / 2
         elif words[0] == "below":
             values = rng.randint(0, int(words.pop(1)), size)
+        elif words[0] == "special":
+            values = np.resize(SPECIAL, size)
         else:
             raise ValueError(kind)
         dtype = words[1] if len(words) > 1 else "float32"

@@ -116,6 +116,8 @@ def normalizations() -> None:
     add("LayerNorm", {**data(2, 4, 3), **affine}, {"output_mean_var": True}, outputs=3)
     groups = {"gamma": ((2,), "normal"), "beta": ((2,), "normal")}
     add("GroupNorm", {**data(2, 6, 3, 4), **groups}, {"num_groups": 2})
+    with_moments = {"num_groups": 2, "eps": 0.1, "output_mean_var": True}
+    add("GroupNorm", {**data(2, 6, 3, 4), **groups}, with_moments, outputs=3)
     modes = [{"mode": mode} for mode in ("instance", "channel", "spatial")]
     add("L2Normalization", data(2, 3, 4, 5), {}, *modes, {"eps": 1e-2})
     add("L2Normalization", data(2, 5))

@@ -37,8 +37,8 @@ def split_one(data: Tensor, axis: int, squeeze_axis: bool) -> Tensor:
 
 
 def _few(count: int) -> int:
-    if count > 2**16:
-        raise ValueError(f"it must have at most {2**16} outputs, got {count}")
+    if count > 2**12:
+        raise ValueError(f"it must have at most {2**12} outputs, got {count}")
     return count
 
 

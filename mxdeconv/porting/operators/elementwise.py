@@ -28,20 +28,30 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 def remainder(a: Tensor, b: Tensor) -> Tensor:
-    """The remainder with the sign of b; 0 where b is 0."""
-    zero = b == 0
-    rest = torch.remainder(a, torch.where(zero, torch.ones_like(b), b))
-    return torch.where(zero, a - a.detach(), rest)  # 0, with the gradient of a
+    """The remainder with the sign of b; 0 where b is 0, whatever a is."""
+    by_zero = b == 0
+    rest = torch.remainder(a, torch.where(by_zero, torch.ones_like(b), b))
+    return torch.where(by_zero, _zero(a), rest)
+
+
+def _zero(data: Tensor) -> Tensor:
+    """Zeros with the gradient of finite data."""
+    finite = torch.where(torch.isfinite(data), data, torch.zeros_like(data))
+    return finite - finite.detach()
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """The larger one; where they are equal the gradient goes to a."""
-    return torch.where((a >= b) | a.isnan(), a, b)
+    return torch.where(_or_nan(a >= b, a), a, b)
 
 
 def minimum(a: Tensor, b: Tensor) -> Tensor:
     """The smaller one; where they are equal the gradient goes to a."""
-    return torch.where((a <= b) | a.isnan(), a, b)
+    return torch.where(_or_nan(a <= b, a), a, b)
+
+
+def _or_nan(truth: Tensor, data: Tensor) -> Tensor:
+    return truth | data.isnan() if data.dtype.is_floating_point else truth
 
 
 def equal(a: Tensor, b: Number) -> Tensor:
@@ -171,9 +181,8 @@ def divide_into_scalar(data: Tensor, scalar: float) -> Tensor:
 
 
 def remainder_scalar(data: Tensor, scalar: float) -> Tensor:
-    if scalar == 0:
-        return data - data.detach()
-    return torch.remainder(data, _like(data, scalar))
+    divisor = _like(data, scalar)
+    return _zero(data) if divisor == 0 else torch.remainder(data, divisor)
 
 
 def remainder_of_scalar(data: Tensor, scalar: float) -> Tensor:

@@ -48,10 +48,13 @@ def embedding(attributes: Attributes) -> Operation:
 
 
 def take(data: Tensor, indices: Tensor, axis: int = 0, mode: str = "clip") -> Tensor:
-    """Entries along `axis`; indices out of range are clipped or wrapped."""
+    """Entries along `axis`; indices out of range are clipped, wrapped, or an error ("raise")."""
     size = data.shape[axis]
     positions = indices.long()
-    positions = positions.clamp(0, size - 1) if mode == "clip" else positions.remainder(size)
+    if mode == "clip":
+        positions = positions.clamp(0, size - 1)
+    elif mode == "wrap":
+        positions = positions.remainder(size)
     taken = data.index_select(axis, positions.reshape(-1))
     axis = axis % data.dim()
     return taken.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
@@ -60,7 +63,7 @@ def take(data: Tensor, indices: Tensor, axis: int = 0, mode: str = "clip") -> Te
 @operator("take")
 def take_operator(attributes: Attributes) -> Operation:
     axis = attributes.integer("axis", 0)
-    mode = attributes.choice("mode", ("clip", "wrap"), "clip")
+    mode = attributes.choice("mode", ("clip", "wrap", "raise"), "clip")
     attributes.need_inputs(2)
     return Function(take, {"axis": axis, "mode": mode})
 

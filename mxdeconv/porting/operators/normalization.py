@@ -214,18 +214,26 @@ def layer_norm(attributes: Attributes) -> Operation:
 class GroupNorm(nn.Module):
     """nn.GroupNorm with one weight and bias for each group, not each channel."""
 
-    def __init__(self, num_groups: int, eps: float, device: Any = None) -> None:
+    def __init__(
+        self, num_groups: int, eps: float, output_mean_var: bool = False, device: Any = None
+    ) -> None:
         super().__init__()
         self.num_groups = num_groups
         self.eps = eps
+        self.output_mean_var = output_mean_var
         self.weight = nn.Parameter(torch.ones(num_groups, device=device))
         self.bias = nn.Parameter(torch.zeros(num_groups, device=device))
 
-    def forward(self, data: Tensor) -> Tensor:
+    def forward(self, data: Tensor) -> Any:
         repeats = data.shape[1] // self.num_groups
         weight = self.weight.repeat_interleave(repeats)
         bias = self.bias.repeat_interleave(repeats)
-        return F.group_norm(data, self.num_groups, weight, bias, self.eps)
+        result = F.group_norm(data, self.num_groups, weight, bias, self.eps)
+        if not self.output_mean_var:
+            return result
+        grouped = data.detach().reshape(data.shape[0], self.num_groups, -1)
+        var, mean = torch.var_mean(grouped, 2, correction=0)
+        return result, mean, torch.sqrt(var + self.eps)  # MXNet gives these no gradient
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, eps={self.eps}"
@@ -236,12 +244,12 @@ def group_norm(attributes: Attributes) -> Operation:
     groups = attributes.integer("num_groups", 1, minimum=1)
     eps = attributes.number("eps", 1e-5)
     attributes.need_inputs(3)
-    if attributes.flag("output_mean_var", False):
-        raise ValueError("output_mean_var must be False")
+    output_mean_var = attributes.flag("output_mean_var", False)
     return Layer(
-        lambda shapes: GroupNorm(groups, eps, device="meta"),
+        lambda shapes: GroupNorm(groups, eps, output_mean_var, device="meta"),
         {1: "weight", 2: "bias"},
         lambda data: {1: (groups,), 2: (groups,)},
+        ("output", "mean", "std") if output_mean_var else ("output",),
     )
 
 

@@ -114,15 +114,22 @@ for _kind in _KINDS:
     operator(_kind, *(f"{_kind}_axis",) * (_kind in ("sum", "max", "min")))(_reduction(_kind))
 
 
-def norm(data: Tensor, ord: int, axis: tuple[int, ...] | None, keepdims: bool) -> Tensor:
-    """The 1-norm or 2-norm of the entries along `axis`."""
+def norm(
+    data: Tensor,
+    ord: int,
+    axis: tuple[int, ...] | None,
+    keepdims: bool,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The 1-norm or 2-norm of the entries along `axis`, never of a matrix."""
     axes = _axes(data, axis, False)
     if ord == 1:
         result = data.abs().sum(axes, keepdim=True)
     else:
         result = torch.linalg.vector_norm(data, 2, axes, keepdim=True)
     kept = [n for at, n in enumerate(data.shape) if at not in axes]
-    return result if keepdims else result.reshape(kept or [1])
+    result = result if keepdims else result.reshape(kept or [1])
+    return result if out_dtype is None else result.to(out_dtype)
 
 
 @operator("norm")
@@ -132,11 +139,9 @@ def norm_operator(attributes: Attributes) -> Operation:
     keepdims = attributes.flag("keepdims", False)
     if ord not in (1, 2):
         raise ValueError(f"ord must be 1 or 2, got {ord}")
-    if axis is not None and len(axis) == 2 and ord == 1:
-        raise ValueError("ord must be 2 for two axes: matrix norms are not supported")
-    if attributes.dtype("out_dtype", None) is not None:
-        raise ValueError("out_dtype must be None")
-    return Function(norm, {"ord": ord, "axis": axis, "keepdims": keepdims})
+    keywords: dict[str, Any] = {"ord": ord, "axis": axis, "keepdims": keepdims}
+    out_dtype = attributes.dtype("out_dtype", None)
+    return Function(norm, keywords if out_dtype is None else {**keywords, "out_dtype": out_dtype})
 
 
 def arg_extreme(data: Tensor, kind: str, axis: int | None, keepdims: bool) -> Tensor:

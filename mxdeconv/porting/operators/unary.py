@@ -119,7 +119,10 @@ def smooth_l1(data: Tensor, scalar: float) -> Tensor:
 
 @operator("smooth_l1")
 def smooth_l1_operator(attributes: Attributes) -> Operation:
-    return Function(smooth_l1, {"scalar": attributes.number("scalar", 1.0)})
+    scalar = attributes.number("scalar", 1.0)
+    if scalar == 0:
+        raise ValueError("scalar must not be 0")
+    return Function(smooth_l1, {"scalar": scalar})
 
 
 def hard_sigmoid(data: Tensor, alpha: float, beta: float) -> Tensor:
