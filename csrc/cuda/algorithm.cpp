@@ -1,0 +1,29 @@
+#include "cuda/algorithm.h"
+
+#include <string>
+
+namespace mxd::cuda {
+namespace {
+
+std::string describe(const ProductPlan& plan, bool wide) {
+  const TileSize size = size_of(plan.choice.shape);
+  std::string text = "implicit GEMM over the taps in tiles of " + std::to_string(size.rows) +
+                     " x " + std::to_string(size.columns);
+  if (plan.params.splits > 1) {
+    text += ", its sum in " + std::to_string(plan.params.splits) +
+            " parts because there are only " + std::to_string(plan.params.tiles()) + " tiles";
+  }
+  if (wide) text += ", with 64-bit indices because a tensor is that large";
+  return text;
+}
+
+}  // namespace
+
+Choice choose(Pass pass, const Problem& problem, const Device& device, const Settings& settings) {
+  Choice choice;
+  choice.product = plan_product(pass, problem, device, settings.workspace_bytes);
+  choice.reason = describe(choice.product, !fits_32_bits(choice.product.params));
+  return choice;
+}
+
+}  // namespace mxd::cuda

@@ -1,0 +1,185 @@
+// The CUDA engine's kernels on the emulator, against scalar loops: exact on integer data.
+#include <cstring>
+
+#include "check.h"
+#include "cuda/algorithm.h"
+#include "cuda_emulator.h"
+#include "element.h"
+#include "passes.h"
+
+namespace mxd::test {
+namespace {
+
+using cuda::Device;
+using cuda::ProductPlan;
+
+constexpr Device kDevice{90, 3, 227 * 1024};  // few processors: small problems fill them
+
+struct Emulated {
+  DType dtype;
+  Layout data, weight, out;
+  bool with_bias;
+};
+
+// A pass's operands and result in memory that kernels may touch, and nothing else.
+class Bench {
+ public:
+  Bench(const Case& c, const Emulated& setting, Pass pass, Random& random)
+      : case_(c),
+        pass_(pass),
+        data_(pass == Pass::kDataGradient, setting.dtype, setting.data, c.data, c.expanded[0],
+              random),
+        weight_(pass == Pass::kWeightGradient, setting.dtype, setting.weight, c.weight,
+                c.expanded[1], random),
+        out_(pass == Pass::kForward, setting.dtype, setting.out, c.out_grad, c.expanded[2], random),
+        bias_(setting.dtype, bias_values(c), {0, draw(random, 1, 3), 0, 0, 0}) {
+    problem.geometry = c.geometry;
+    problem.dtype = setting.dtype;
+    problem.data = view_of(data_.data, data_.strides);
+    problem.weight = weight_view_of(weight_.data, weight_.strides);
+    problem.out = view_of(out_.data, out_.strides);
+    biased_ = setting.with_bias && pass == Pass::kForward;
+    if (biased_) problem.bias = {bias_.data(), bias_.strides()[1]};
+  }
+
+  // Gives the kernels so much scratch, full of NaNs.
+  void* allow(int64_t scratch_bytes) {
+    scratch_.assign(size_t(scratch_bytes), 0xff);
+    const int64_t element = size_of(problem.dtype);
+    std::vector<cuda::emulator::Range> ranges{{scratch_.data(), scratch_.size(), true}};
+    const auto add = [&](const Operand& operand, const Size& size, bool result) {
+      const int64_t bytes = span_of(size, operand.strides) * element;
+      ranges.push_back({operand.data, size_t(bytes), result});
+    };
+    const Geometry& g = case_.geometry;
+    add(data_, data_size(g), pass_ == Pass::kDataGradient);
+    add(weight_, weight_size(g), pass_ == Pass::kWeightGradient);
+    add(out_, out_size(g), pass_ == Pass::kForward);
+    const int64_t filters = g.groups * g.out_channels;
+    if (biased_) {
+      const size_t bytes = size_t(((filters - 1) * bias_.strides()[1] + 1) * element);
+      ranges.push_back({bias_.data(), bytes, false});
+    }
+    cuda::emulator::set_global_memory(ranges);
+    return scratch_.data();
+  }
+
+  void check(const std::string& how) {
+    const std::string violation = cuda::emulator::failure();
+    std::string difference = violation.empty() ? difference_from_expected() : violation;
+    MXD_CHECK(difference.empty(), std::string(name_of(pass_)) + " of " + name_of(case_.geometry) +
+                                      " in " + name_of(problem.dtype) + " (" + how +
+                                      "): " + difference);
+  }
+
+  Problem problem;
+
+ private:
+  static Integers bias_values(const Case& c) {
+    Integers values({1, int64_t(c.bias.size()), 1, 1, 1});
+    values.at = c.bias;
+    return values;
+  }
+
+  std::string difference_from_expected() {
+    if (pass_ == Pass::kDataGradient) return data_.output.compare(case_.data_grad);
+    if (pass_ == Pass::kWeightGradient) return weight_.output.compare(case_.weight_grad);
+    Integers expected = case_.out;
+    for (size_t p = 0; biased_ && p < expected.at.size(); ++p) {
+      expected.at[p] += case_.bias[p % case_.bias.size()];
+    }
+    return out_.output.compare(expected);
+  }
+
+  const Case& case_;
+  const Pass pass_;
+  Operand data_, weight_, out_;
+  Input bias_;
+  bool biased_;
+  std::vector<unsigned char> scratch_;
+};
+
+// As a caller would: the kernel that is chosen.
+void check_chosen(const Case& c, const Emulated& setting, Random& random) {
+  for (const Pass pass : kPasses) {
+    Bench bench(c, setting, pass, random);
+    const cuda::Settings settings{draw(random, 0, 1) == 1, draw(random, 0, 1) << 22};
+    const cuda::Plan plan = cuda::plan(pass, bench.problem, kDevice, settings);
+    MXD_CHECK(plan.scratch_bytes <= settings.workspace_bytes, "more scratch than allowed");
+    void* scratch = bench.allow(plan.scratch_bytes);
+    cuda::emulator::set_most_blocks(draw(random, 1, 9));
+    cuda::run(pass, bench.problem, kDevice, settings, scratch, nullptr);
+    bench.check(plan.reason);
+  }
+}
+
+Layout random_layout(Random& random) { return Layout(draw(random, 0, kLayouts - 1)); }
+
+Emulated random_setting(DType dtype, Random& random) {
+  const Layout common = random_layout(random);
+  const bool mixed = draw(random, 0, 2) == 0;
+  return {dtype, common, mixed ? random_layout(random) : common,
+          mixed ? random_layout(random) : common, draw(random, 0, 1) == 1};
+}
+
+MXD_TEST(cuda_named_problems, "every named problem on the emulated device, in every dtype") {
+  for (const NamedProblem& named : kNamedProblems) {
+    Random random(options().seed);
+    const Geometry geometry = parse_problem(named.name);
+    for (const bool expand : {false, true}) {
+      const Case c(geometry, expand, random);
+      const DType dtype = kDTypes[draw(random, 0, 3)];
+      if (!expand) {
+        const Layout layout = draw(random, 0, 1) ? Layout::kFirst : Layout::kLast;
+        check_chosen(c, {dtype, layout, layout, layout, true}, random);
+      }
+      check_chosen(c, random_setting(kDTypes[draw(random, 0, 3)], random), random);
+    }
+  }
+}
+
+// Every configuration of the product kernel that is built, whatever would be chosen.
+void check_products(const Case& c, const Emulated& setting, bool wide, Random& random) {
+  using cuda::Along;
+  using cuda::TileShape;
+  for (const Pass pass : kPasses) {
+    for (const TileShape shape : {TileShape::kLarge, TileShape::kMedium, TileShape::kNarrow}) {
+      if (wide && shape != TileShape::kMedium) continue;
+      for (const Along along : {Along::kWidth, Along::kDepth}) {
+        Bench bench(c, setting, pass, random);
+        ProductPlan plan = cuda::plan_product(pass, bench.problem, kDevice, 0);
+        plan.choice.b = along;
+        plan.choice.a = pass == Pass::kWeightGradient ? along : Along::kWidth;
+        cuda::cut_into(shape, plan);
+        plan.params.splits = draw(random, 0, 2) ? 1 : draw(random, 2, 3);
+        const cuda::TileSize size = cuda::size_of(shape);
+        const int64_t partial = plan.params.splits * plan.params.tiles() * size.rows *
+                                size.columns * (setting.dtype == DType::kFloat64 ? 8 : 4);
+        void* scratch = bench.allow(plan.params.splits > 1 ? partial : 0);
+        cuda::emulator::set_most_blocks(draw(random, 1, 9));
+        cuda::run_product(plan, setting.dtype, scratch, nullptr, wide);
+        bench.check(std::string("tiles of ") + std::to_string(size.rows) + " x " +
+                    std::to_string(size.columns) +
+                    (along == Along::kWidth ? ", width" : ", depth") + (wide ? ", 64 bits" : "") +
+                    ", " + std::to_string(plan.params.splits) + " splits");
+      }
+    }
+  }
+}
+
+MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, direction, index") {
+  const int64_t count = std::max<int64_t>(options().count / 8, 1);
+  for (int64_t i = 0; i < count; ++i) {
+    Random random(options().seed * 1000003 + uint64_t(i));
+    const Geometry geometry = random_problem(random, options().products / 64);
+    const Case c(geometry, draw(random, 0, 2) == 0, random);
+    const DType dtype = kDTypes[i % 4];
+    const Layout layout = i / 4 % 2 ? Layout::kLast : Layout::kFirst;
+    const Emulated tidy{dtype, layout, layout, layout, true};
+    check_products(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random),
+                   draw(random, 0, 3) == 0, random);
+  }
+}
+
+}  // namespace
+}  // namespace mxd::test
