@@ -184,82 +184,91 @@ Decision by_heuristic(const Request& request) {
 class PackedOperands {
  public:
   PackedOperands(const PassCall& call, const Layouts& layouts, bool channels_last)
-      : call_(call), channels_last_(channels_last) {
-    const at::Tensor& result = call.result();
-    data_ = needs(layouts.data) ? &call.data : nullptr;
-    weight_ = needs(layouts.weight) ? &call.weight : nullptr;
-    out_ = needs(layouts.out) ? &call.out : nullptr;
-    for (const at::Tensor* tensor : {data_, weight_, out_}) {
-      if (tensor) bytes_ += tensor->numel() * tensor->element_size();
+      : call_(call),
+        channels_last_(channels_last),
+        data_{call.data, !layouts.data.is_packed(channels_last), {}},
+        weight_{call.weight, !layouts.weight.is_packed(channels_last), {}},
+        out_{call.out, !layouts.out.is_packed(channels_last), {}} {}
+
+  // That the copies take.
+  int64_t bytes() const {
+    int64_t bytes = 0;
+    for (const Operand* operand : {&data_, &weight_, &out_}) {
+      if (operand->needs_copy) bytes += int64_t(operand->tensor.nbytes());
     }
-    copies_result_ = (data_ && &call.data == &result) || (weight_ && &call.weight == &result) ||
-                     (out_ && &call.out == &result);
+    return bytes;
   }
 
-  int64_t bytes() const { return bytes_; }  // that the copies take
-
-  void make() {
-    operands_.data = address(data_, call_.data, data_copy_);
-    operands_.weight = address(weight_, call_.weight, weight_copy_);
-    operands_.out = address(out_, call_.out, out_copy_);
-    if (call_.bias) {
-      bias_copy_ = call_.bias->stride(0) == 1 ? *call_.bias : call_.bias->contiguous();
-      operands_.bias = const_cast<void*>(bias_copy_.const_data_ptr());
-    }
-  }
-
-  const CudnnOperands& operands() const { return operands_; }
-
+  // Of every address, up to 16; torch's allocator gives copies more.
   int64_t alignment() const {
     uintptr_t bits = 16;
-    for (const void* address : {operands_.data, operands_.weight, operands_.out}) {
-      bits |= reinterpret_cast<uintptr_t>(address);
+    for (const Operand* operand : {&data_, &weight_, &out_}) {
+      if (!operand->needs_copy) {
+        bits |= reinterpret_cast<uintptr_t>(operand->tensor.const_data_ptr());
+      }
     }
     return int64_t(bits & (~bits + 1));
   }
 
+  // Makes the copies, once.
+  const CudnnOperands& operands() {
+    if (operands_.out) return operands_;
+    operands_.data = address(data_);
+    operands_.weight = address(weight_);
+    operands_.out = address(out_);
+    if (call_.bias) {
+      bias_ = call_.bias->stride(0) == 1 ? *call_.bias : call_.bias->contiguous();
+      operands_.bias = const_cast<void*>(bias_.const_data_ptr());
+    }
+    return operands_;
+  }
+
+  // Where the pass writes.
   const at::Tensor& result() const {
-    if (!copies_result_) return call_.result();
-    return call_.pass == Pass::kForward        ? out_copy_
-           : call_.pass == Pass::kDataGradient ? data_copy_
-                                               : weight_copy_;
+    const Operand& operand = result_operand();
+    return operand.needs_copy ? operand.copy : operand.tensor;
   }
 
   void hand_back() const {
-    if (copies_result_) call_.result().copy_(result());
+    if (result_operand().needs_copy) call_.result().copy_(result());
   }
 
  private:
-  bool needs(const Layout& layout) const { return !layout.is_packed(channels_last_); }
+  struct Operand {
+    const at::Tensor& tensor;
+    bool needs_copy;
+    at::Tensor copy;
+  };
 
-  void* address(const at::Tensor* needs_copy, const at::Tensor& tensor, at::Tensor& copy) {
-    if (!needs_copy) return const_cast<void*>(tensor.const_data_ptr());
+  const Operand& result_operand() const {
+    return call_.pass == Pass::kForward        ? out_
+           : call_.pass == Pass::kDataGradient ? data_
+                                               : weight_;
+  }
+
+  void* address(Operand& operand) {
+    const at::Tensor& tensor = operand.tensor;
+    if (!operand.needs_copy) return const_cast<void*>(tensor.const_data_ptr());
     std::vector<int64_t> strides(size_t(tensor.dim()));
     int64_t step = channels_last_ ? tensor.size(1) : 1;
     for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
-      if (d == 1 && channels_last_) {
-        strides[1] = 1;
-        continue;
-      }
-      strides[size_t(d)] = step;
-      step *= tensor.size(d);
+      const bool fastest = d == 1 && channels_last_;
+      strides[size_t(d)] = fastest ? 1 : step;
+      if (!fastest) step *= tensor.size(d);
     }
-    copy = at::empty_strided(tensor.sizes(), strides, tensor.options());
-    if (&tensor != &call_.result()) copy.copy_(tensor);
-    return const_cast<void*>(copy.const_data_ptr());
+    operand.copy = at::empty_strided(tensor.sizes(), strides, tensor.options());
+    if (&tensor != &call_.result()) operand.copy.copy_(tensor);
+    return const_cast<void*>(operand.copy.const_data_ptr());
   }
 
   const PassCall& call_;
   const bool channels_last_;
-  const at::Tensor *data_, *weight_, *out_;  // those that need a copy
-  bool copies_result_ = false;
-  int64_t bytes_ = 0;
-  at::Tensor data_copy_, weight_copy_, out_copy_, bias_copy_;
+  Operand data_, weight_, out_;
+  at::Tensor bias_;
   CudnnOperands operands_;
 };
 
-void run_plan(const CudnnPlan& plan, bool adds_bias, const PassCall& call,
-              const PackedOperands& packed) {
+void run_plan(const CudnnPlan& plan, bool adds_bias, const PassCall& call, PackedOperands& packed) {
   CudnnOperands operands = packed.operands();
   if (!adds_bias) operands.bias = nullptr;
   c10::DataPtr workspace;
@@ -274,7 +283,7 @@ void run_plan(const CudnnPlan& plan, bool adds_bias, const PassCall& call,
   }
 }
 
-Decision by_time(const Request& request, const PassCall& call, const PackedOperands& packed) {
+Decision by_time(const Request& request, const PassCall& call, PackedOperands& packed) {
   std::vector<Timing> timings;
   Decision best;
   double best_time = INFINITY;
@@ -333,27 +342,28 @@ bool is_capturing() {
   return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
 }
 
-// `packed` null: nothing may be timed, and a decision that only a clock could make is not made.
-std::optional<Decision> decide(Request request, const PassCall* call,
-                               const PackedOperands* packed) {
-  if (std::optional<Decision> known = decisions().find(request.key())) return known;
+// `packed` null: nothing may be timed, and a decision that only a clock could make is null.
+std::shared_ptr<const Decision> decide(Request request, const PassCall* call,
+                                       PackedOperands* packed) {
+  std::shared_ptr<const Decision> known = decisions().find(request.key());
+  if (known) return known;
   if (request.tune == Tune::kTimed) {
-    if (!packed) return std::nullopt;
+    if (!packed) return nullptr;
     if (is_capturing()) {
       request.tune = Tune::kHeuristic;
-      if (std::optional<Decision> known = decisions().find(request.key())) return known;
+      if ((known = decisions().find(request.key()))) return known;
     }
   }
   // One at a time: clocks would measure each other. Loading a kernel and waiting for an event are
   // forbidden in every thread while one captures, unless the thread says that it means no harm.
   static std::mutex mutex;
   std::lock_guard<std::mutex> lock(mutex);
-  if (std::optional<Decision> known = decisions().find(request.key())) return known;
+  if ((known = decisions().find(request.key()))) return known;
   const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
-  Decision decision =
-      request.tune == Tune::kTimed ? by_time(request, *call, *packed) : by_heuristic(request);
-  decisions().put(request.key(), decision);
-  return decision;
+  known = std::make_shared<const Decision>(
+      request.tune == Tune::kTimed ? by_time(request, *call, *packed) : by_heuristic(request));
+  decisions().put(request.key(), known);
+  return known;
 }
 
 }  // namespace
@@ -367,15 +377,15 @@ bool run_by_library(const PassCall& call, int device) {
   PackedOperands packed(call, layouts, channels_last);
   request.limit_bytes -= packed.bytes();
   if (request.limit_bytes < 0) return false;  // the own kernels need no copies
-  packed.make();
   request.problem.alignment = packed.alignment();
-  const Decision decision = *decide(request, &call, &packed);
-  if (!decision.plan) return false;
-  if (is_capturing()) keep_forever(decision.plan);
+  const std::shared_ptr<const Decision> decision = decide(request, &call, &packed);
+  if (!decision->plan) return false;
+  if (is_capturing()) keep_forever(decision->plan);
   try {
-    run_plan(*decision.plan, decision.adds_bias, call, packed);
+    run_plan(*decision->plan, decision->adds_bias, call, packed);
   } catch (const CudnnError& error) {
-    decisions().put(request.key(), own_decision(error.what()));
+    const Decision own = own_decision(error.what());
+    decisions().put(request.key(), std::make_shared<const Decision>(own));
     return false;
   }
   packed.hand_back();
@@ -387,7 +397,7 @@ Choice library_choice(Pass pass, const Problem& problem, bool channels_last,
   if (const char* why = obstacle(Layouts(problem))) return own_decision(why).choice;
   const Request request =
       request_of(pass, problem, channels_last, arguments, bias && pass == Pass::kForward, device);
-  const std::optional<Decision> decision = decide(request, nullptr, nullptr);
+  const std::shared_ptr<const Decision> decision = decide(request, nullptr, nullptr);
   if (decision) return decision->choice;
   Choice choice;
   choice.engine = "undecided";

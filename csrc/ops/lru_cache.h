@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <memory>
 #include <mutex>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,15 +18,16 @@ class LruCache {
 
   explicit LruCache(size_t most) : most_(most) {}
 
-  std::optional<Value> find(const Key& key) {
+  // Null if nothing was put there, or not lately.
+  std::shared_ptr<const Value> find(const Key& key) {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = places_.find(key);
-    if (found == places_.end()) return std::nullopt;
+    if (found == places_.end()) return nullptr;
     entries_.splice(entries_.begin(), entries_, found->second);
     return found->second->second;
   }
 
-  void put(const Key& key, Value value) {
+  void put(const Key& key, std::shared_ptr<const Value> value) {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = places_.find(key);
     if (found != places_.end()) {
@@ -54,7 +55,7 @@ class LruCache {
   }
 
  private:
-  using Entries = std::list<std::pair<Key, Value>>;
+  using Entries = std::list<std::pair<Key, std::shared_ptr<const Value>>>;
 
   const size_t most_;
   std::mutex mutex_;
