@@ -11,10 +11,15 @@ import mxdeconv
 
 BUILT = bool(mxdeconv.build_info()["cuda"])
 needs_build = pytest.mark.skipif(not BUILT, reason="mxdeconv was built without CUDA")
-needs_device = pytest.mark.skipif(
-    not (BUILT and torch.cuda.is_available()),
-    reason="mxdeconv was built without CUDA" if not BUILT else "there is no CUDA device",
-)
+
+
+def require_device() -> None:
+    """Skips the module that is being imported, with the reason."""
+    if not BUILT:
+        pytest.skip("mxdeconv was built without CUDA", allow_module_level=True)
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device", allow_module_level=True)
+
 
 # An H200 as cuDNN describes one: plans can be made for it on a machine without any device.
 H200 = json.dumps(

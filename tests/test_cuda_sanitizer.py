@@ -9,17 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from cuda_devices import needs_device
+from cuda_devices import require_device
 from torch.utils.cpp_extension import CUDA_HOME
 
 FOUND = shutil.which("compute-sanitizer") or str(
     Path(CUDA_HOME or "/nonexistent") / "bin/compute-sanitizer"
 )
 
-pytestmark = [
-    needs_device,
-    pytest.mark.skipif(not Path(FOUND).exists(), reason="compute-sanitizer is not installed"),
-]
+require_device()
+pytestmark = pytest.mark.skipif(
+    not Path(FOUND).exists(), reason="compute-sanitizer is not installed"
+)
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
