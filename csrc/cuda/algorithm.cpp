@@ -9,6 +9,7 @@ std::string describe(const ProductPlan& plan, bool wide) {
   const TileSize size = size_of(plan.choice.shape);
   std::string text = "implicit GEMM over the taps in tiles of " + std::to_string(size.rows) +
                      " x " + std::to_string(size.columns);
+  if (plan.choice.tensor_cores) text += " on the tensor cores";
   if (plan.params.splits > 1) {
     text += ", its sum in " + std::to_string(plan.params.splits) +
             " parts because there are only " + std::to_string(plan.params.tiles()) + " tiles";
@@ -21,7 +22,7 @@ std::string describe(const ProductPlan& plan, bool wide) {
 
 Choice choose(Pass pass, const Problem& problem, const Device& device, const Settings& settings) {
   Choice choice;
-  choice.product = plan_product(pass, problem, device, settings.workspace_bytes);
+  choice.product = plan_product(pass, problem, device, settings);
   choice.reason = describe(choice.product, !fits_32_bits(choice.product.params));
   return choice;
 }

@@ -22,6 +22,7 @@ template <class T, int kWidth, int kDepth, int kThreads, Along kAlong, int kPack
 struct Share {
   static constexpr int kPacket = 16 / int(sizeof(T));
   static constexpr int kRun = kAlong == Along::kDepth ? kPacket : kPack;
+  static constexpr int kRunWords = kRun / kPack;
   static constexpr int kTileRuns = kDepth / kRun;  // of one w
   static constexpr int kWidthLanes = kAlong == Along::kWidth
                                          ? smaller(kWidth, kThreads)
@@ -49,11 +50,17 @@ struct Share {
   }
 };
 
+// A run as the words in which a tile keeps it (see simt_math.h, tensor_math.h).
+template <class Math, class T, int kRun, int kWords>
+MXD_DEVICE void pack_run(const T (&values)[kRun], typename Math::Word (&words)[kWords]) {
+  MXD_UNROLL for (int w = 0; w < kWords; ++w) words[w] = Math::pack(values + w * (kRun / kWords));
+}
+
 // Brings tiles of A, which has an element for every term and row.
-template <class T, class Index, Other kTerms, class Share>
+template <class Math, class T, class Index, Other kTerms, class Share>
 class GatherA {
  public:
-  T values[Share::kColumns][Share::kRuns][Share::kRun];
+  typename Math::Word words[Share::kColumns][Share::kRuns][Share::kRunWords];
 
   MXD_DEVICE GatherA(const ProductParams<Index>& params, const Product<Index>& product,
                      const Radix<Index, kTerms>& radix, int64_t group, Index first_row)
@@ -78,23 +85,29 @@ class GatherA {
       MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
         MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
           const T* run = at + row_[c] + Share::depth(r) * step;
+          T values[Share::kRun];
           if (Share::kRun == Share::kPacket && packets_ && active_[c]) {
-            read_packet<Share::kRun>(run, values[c][r]);
+            read_packet<Share::kRun>(run, values);
           } else {
             MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) {
-              values[c][r][i] = active_[c] ? read(run + i * step) : zero<T>();
+              values[i] = active_[c] ? read(run + i * step) : zero<T>();
             }
           }
+          pack_run<Math>(values, words[c][r]);
         }
       }
     } else {
       MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
+        T values[Share::kColumns][Share::kRun];
         MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) {
           const Index term = first + Share::depth(r) + i;
           const Index at = term < end ? offset(radix_.split(term)) : 0;
           MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
-            values[c][r][i] = active_[c] && term < end ? read(base_ + row_[c] + at) : zero<T>();
+            values[c][i] = active_[c] && term < end ? read(base_ + row_[c] + at) : zero<T>();
           }
+        }
+        MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
+          pack_run<Math>(values[c], words[c][r]);
         }
       }
     }
@@ -135,10 +148,10 @@ MXD_DEVICE Digits<Index> split_column(const Product<Index>& product, bool other_
 }
 
 // Brings tiles of B, where elements may be missing.
-template <class T, class Index, Other kTerms, class Share>
+template <class Math, class T, class Index, Other kTerms, class Share>
 class GatherB {
  public:
-  T values[Share::kColumns][Share::kRuns][Share::kRun];
+  typename Math::Word words[Share::kColumns][Share::kRuns][Share::kRunWords];
   uint32_t present;  // a bit for each value, the last index changing fastest
 
   MXD_DEVICE GatherB(const ProductParams<Index>& params, const Product<Index>& product,
@@ -168,12 +181,19 @@ class GatherB {
       fetch_straight(digits);
     } else {
       MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
+        T values[Share::kColumns][Share::kRun];
         MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) {
           const Index term = first + Share::depth(r) + i;
           const Digits<Index> k = radix_.split(term < end ? term : 0);
           MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
-            take(c, r, i, k, active_[c] && term < end);
+            const bool there = active_[c] && term < end && inside(c, 0, k.axis[0]) &&
+                               inside(c, 1, k.axis[1]) && inside(c, 2, k.axis[2]);
+            values[c][i] = there ? read(base_ + offset(c, k)) : zero<T>();
+            note(c, r, i, there);
           }
+        }
+        MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
+          pack_run<Math>(values[c], words[c][r]);
         }
       }
     }
@@ -191,14 +211,8 @@ class GatherB {
     }
     return sum;
   }
-  MXD_DEVICE void put(int c, int r, int i, bool there, T value) {
-    values[c][r][i] = value;
+  MXD_DEVICE void note(int c, int r, int i, bool there) {
     present |= uint32_t(there) << ((c * Share::kRuns + r) * Share::kRun + i);
-  }
-  MXD_DEVICE void take(int c, int r, int i, const Digits<Index>& k, bool wanted) {
-    const bool there =
-        wanted && inside(c, 0, k.axis[0]) && inside(c, 1, k.axis[1]) && inside(c, 2, k.axis[2]);
-    put(c, r, i, there, there ? read(base_ + offset(c, k)) : zero<T>());
   }
 
   // All terms of the tile differ in the fastest digit alone.
@@ -210,24 +224,29 @@ class GatherB {
         const T* at = base_ + (there ? offset(c, k) : 0);
         MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
           const T* run = at + Share::depth(r) * product_.b_term;
+          T values[Share::kRun];
           if (Share::kRun == Share::kPacket && packets_ && there) {
-            read_packet<Share::kRun>(run, values[c][r]);
-            present |= ((1u << (Share::kRun - 1) << 1) - 1) << (c * Share::kRuns + r) * Share::kRun;
+            read_packet<Share::kRun>(run, values);
           } else {
             MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) {
-              put(c, r, i, there, there ? read(run + i * product_.b_term) : zero<T>());
+              values[i] = there ? read(run + i * product_.b_term) : zero<T>();
             }
           }
+          MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) note(c, r, i, there);
+          pack_run<Math>(values, words[c][r]);
         }
       } else {
         const bool line = active_[c] && inside(c, 0, k.axis[0]) && inside(c, 1, k.axis[1]);
         MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
+          T values[Share::kRun];
           MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) {
             Digits<Index> term = k;
             term.axis[2] += Share::depth(r) + i;
             const bool there = line && inside(c, 2, term.axis[2]);
-            put(c, r, i, there, there ? read(base_ + offset(c, term)) : zero<T>());
+            values[i] = there ? read(base_ + offset(c, term)) : zero<T>();
+            note(c, r, i, there);
           }
+          pack_run<Math>(values, words[c][r]);
         }
       }
     }

@@ -141,14 +141,15 @@ struct ProductKernel {
     const Index last_tile = Index(int64_t(tiles) * (place.split + 1) / params.splits);
     if (first_tile >= last_tile) return;
     const Radix<Index, kTerms> radix(product.terms);
-    GatherA<T, Index, kTerms, ShareA> a(params, product, radix, place.group, place.first_row);
-    GatherB<T, Index, kTerms, ShareB> b(params, product, radix, place.group, place.first_column);
+    GatherA<Math, T, Index, kTerms, ShareA> a(params, product, radix, place.group, place.first_row);
+    GatherB<Math, T, Index, kTerms, ShareB> b(params, product, radix, place.group,
+                                              place.first_column);
     a.template fetch<kDepth>(first_tile * kDepth, terms);
     b.template fetch<kDepth>(first_tile * kDepth, terms);
     for (Index tile = first_tile; tile < last_tile; ++tile) {
-      store_tile<ShareA>(shared.a[buffer], a.values);
-      store_tile<ShareB>(shared.b[buffer], b.values);
-      const bool exactly = barrier_or(!all_finite<ShareA>(a.values));
+      store_tile<ShareA>(shared.a[buffer], a.words);
+      store_tile<ShareB>(shared.b[buffer], b.words);
+      const bool exactly = barrier_or(!all_finite<ShareA>(a.words));
       if (exactly) {
         store_present(shared.present, b.present);
         barrier();
@@ -166,25 +167,25 @@ struct ProductKernel {
     }
   }
 
-  template <class Share, class AnyTile, class Values>
-  static MXD_DEVICE void store_tile(AnyTile& tile, const Values& values) {
+  template <class Share, class AnyTile, class Words>
+  static MXD_DEVICE void store_tile(AnyTile& tile, const Words& words) {
     if (!Share::mine()) return;
     MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
       MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
-        MXD_UNROLL for (int i = 0; i < Share::kRun; i += Math::kPack) {
-          Math::store(tile, Share::width(c), Share::depth(r) + i, values[c][r] + i);
+        MXD_UNROLL for (int w = 0; w < Share::kRunWords; ++w) {
+          Math::store(tile, Share::width(c), Share::depth(r) + w * Math::kPack, words[c][r][w]);
         }
       }
     }
   }
 
-  template <class Share, class Values>
-  static MXD_DEVICE bool all_finite(const Values& values) {
+  template <class Share, class Words>
+  static MXD_DEVICE bool all_finite(const Words& words) {
     bool finite = true;
     MXD_UNROLL for (int c = 0; c < Share::kColumns; ++c) {
       MXD_UNROLL for (int r = 0; r < Share::kRuns; ++r) {
-        MXD_UNROLL for (int i = 0; i < Share::kRun; ++i) {
-          finite = finite && Math::finite(values[c][r][i]);
+        MXD_UNROLL for (int w = 0; w < Share::kRunWords; ++w) {
+          finite = finite && Math::finite(words[c][r][w]);
         }
       }
     }

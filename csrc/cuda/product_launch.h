@@ -1,10 +1,12 @@
-// Turns a ProductChoice into the kernel that is meant. Included by product_*.cu alone.
+// Turns a ProductChoice into the kernel that is meant. Included by product_*.cu and tensor_*.cu
+// alone.
 #pragma once
 
 #include "cuda/launch.h"
 #include "cuda/product_kernel.h"
 #include "cuda/product_shapes.h"
 #include "cuda/simt_math.h"
+#include "cuda/tensor_math.h"
 
 namespace mxd::cuda {
 
@@ -39,14 +41,26 @@ template <class T, class Index>
 void launch_product(const ProductChoice& choice, const ProductParams<Index>& params,
                     CUstream_st* stream) {
   if constexpr (sizeof(Index) == 4) {
-    if (choice.shape == TileShape::kLarge) {
-      return launch_math<SimtMath<T, 128, 128, 8, 8, 8>, T>(choice, params, stream);
+    if constexpr (sizeof(T) >= 4) {  // large products of 16-bit elements are for tensor cores
+      if (choice.shape == TileShape::kLarge) {
+        return launch_math<SimtMath<T, 128, 128, 8, 8, 8>, T>(choice, params, stream);
+      }
     }
     if (choice.shape == TileShape::kNarrow) {
       return launch_math<SimtMath<T, 8, 256, 8, 8, 4>, T>(choice, params, stream);
     }
   }
   launch_math<SimtMath<T, 64, 64, 16, 4, 4>, T>(choice, params, stream);
+}
+
+template <class T>
+void launch_tensor_product(const ProductChoice& choice, const ProductParams<int32_t>& params,
+                           CUstream_st* stream) {
+  if (choice.shape == TileShape::kLarge) {
+    launch_math<TensorMath<T, 128, 128, 64, 32>, T>(choice, params, stream);
+  } else {
+    launch_math<TensorMath<T, 64, 64, 32, 32>, T>(choice, params, stream);
+  }
 }
 
 }  // namespace mxd::cuda

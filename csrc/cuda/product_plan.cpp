@@ -191,10 +191,18 @@ void choose_directions(Wide& params, ProductChoice& choice, int64_t element_byte
   }
 }
 
-void choose_tiles(ProductPlan& plan, const Device& device) {
+bool has_tensor_cores(DType dtype, const Device& device, bool allow_tf32) {
+  if (dtype == DType::kFloat16) return device.capability >= 75;
+  return device.capability >= 80 &&
+         (dtype == DType::kBFloat16 || (dtype == DType::kFloat32 && allow_tf32));
+}
+
+void choose_tiles(ProductPlan& plan, DType dtype, const Device& device, bool tensor_cores) {
   const Product<int64_t>& product = plan.params.product;
   if (!fits_32_bits(plan.params)) return cut_into(TileShape::kMedium, plan);
   if (product.rows <= size_of(TileShape::kNarrow).rows) return cut_into(TileShape::kNarrow, plan);
+  plan.choice.tensor_cores = tensor_cores;
+  if (size_of(dtype) == 2 && !plan.choice.tensor_cores) return cut_into(TileShape::kMedium, plan);
   cut_into(TileShape::kLarge, plan);
   const bool fills = product.rows > 64 && product.column_count() > 64;
   if (!fills || plan.params.tiles() < device.processors) cut_into(TileShape::kMedium, plan);
@@ -218,9 +226,26 @@ void split(ProductPlan& plan, const Device& device, int64_t scratch_bytes, int64
   plan.partial_bytes = parts * tiles * tile_bytes;
 }
 
+void launch_tensor_any(const ProductChoice& choice, DType dtype,
+                       const ProductParams<int32_t>& params, CUstream_st* stream) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return launch_tensor_product<float>(choice, params, stream);
+    case DType::kFloat16:
+      return launch_tensor_product<Half>(choice, params, stream);
+    case DType::kBFloat16:
+      return launch_tensor_product<BFloat16>(choice, params, stream);
+    case DType::kFloat64:
+      return;  // never chosen
+  }
+}
+
 template <class Index>
 void launch_any(const ProductChoice& choice, DType dtype, const ProductParams<Index>& params,
                 CUstream_st* stream) {
+  if constexpr (sizeof(Index) == 4) {
+    if (choice.tensor_cores) return launch_tensor_any(choice, dtype, params, stream);
+  }
   switch (dtype) {
     case DType::kFloat32:
       return launch_product<float>(choice, params, stream);
@@ -351,13 +376,14 @@ void cut_into(TileShape shape, ProductPlan& plan) {
 }
 
 ProductPlan plan_product(Pass pass, const Problem& problem, const Device& device,
-                         int64_t scratch_bytes) {
+                         const Settings& settings) {
   ProductPlan plan;
   plan.params = product_of(pass, problem);
   plan.choice.terms = pass == Pass::kWeightGradient ? Other::kFirst : Other::kLast;
   choose_directions(plan.params, plan.choice, size_of(problem.dtype));
-  choose_tiles(plan, device);
-  split(plan, device, scratch_bytes, problem.dtype == DType::kFloat64 ? 8 : 4);
+  choose_tiles(plan, problem.dtype, device,
+               has_tensor_cores(problem.dtype, device, settings.allow_tf32));
+  split(plan, device, settings.workspace_bytes, problem.dtype == DType::kFloat64 ? 8 : 4);
   return plan;
 }
 

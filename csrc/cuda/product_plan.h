@@ -19,9 +19,9 @@ struct ProductPlan {
   int64_t partial_bytes = 0;
 };
 
-// Cuts the pass into tiles for the device; its partial sums take at most `scratch_bytes`.
+// Cuts the pass into tiles for the device; its partial sums stay within the workspace.
 ProductPlan plan_product(Pass pass, const Problem& problem, const Device& device,
-                         int64_t scratch_bytes);
+                         const Settings& settings);
 
 // Cuts it into tiles of this shape.
 void cut_into(TileShape shape, ProductPlan& plan);

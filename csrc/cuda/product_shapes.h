@@ -28,12 +28,18 @@ struct ProductChoice {
   TileShape shape = TileShape::kMedium;
   Other terms = Other::kLast;
   Along a = Along::kWidth, b = Along::kWidth;
+  bool tensor_cores = false;  // kLarge and kMedium with 32-bit indices only; float as TF32
 };
 
-// 64-bit indices come with kMedium only. If there are splits, their sums are added up too.
-// Defined by product_*.cu, each for one T.
+// 64-bit indices and 16-bit elements come without kLarge. If there are splits, their sums are added
+// up too. Defined by product_*.cu, each for one T.
 template <class T, class Index>
 void launch_product(const ProductChoice& choice, const ProductParams<Index>& params,
                     CUstream_st* stream);
+
+// The same by tensor cores, for T = float, Half, BFloat16. Defined by tensor_*.cu.
+template <class T>
+void launch_tensor_product(const ProductChoice& choice, const ProductParams<int32_t>& params,
+                           CUstream_st* stream);
 
 }  // namespace mxd::cuda

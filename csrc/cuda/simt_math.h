@@ -29,11 +29,15 @@ struct SimtMath {
   using TileA = Tile<Value, kDepth, kRows + kQuad>;
   using TileB = Tile<Value, kDepth, kColumns + kQuad>;
 
+  // What waits in a register between memory and the tile.
+  using Word = T;
+  static MXD_DEVICE Word pack(const T* values) { return values[0]; }
+  static MXD_DEVICE bool finite(Word word) { return is_finite(word); }
+
   template <class AnyTile>
-  static MXD_DEVICE void store(AnyTile& tile, int width, int depth, const T* values) {
-    tile(depth, width) = widen(values[0]);
+  static MXD_DEVICE void store(AnyTile& tile, int width, int depth, Word word) {
+    tile(depth, width) = widen(word);
   }
-  static MXD_DEVICE bool finite(T value) { return is_finite(value); }
   template <class AnyTile>
   static MXD_DEVICE Value load(const AnyTile& tile, int width, int depth) {
     return tile(depth, width);

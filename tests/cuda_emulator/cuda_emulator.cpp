@@ -216,4 +216,48 @@ uint16_t half_of_float(float value) {
   return std::isnan(value) ? uint16_t(0x7e00) : test::nearest_half(double(value));
 }
 
+namespace {
+
+// The terms that a word of an operand holds. Returns how many.
+int terms_of(MatrixType type, uint32_t word, float* terms) {
+  if (type == MatrixType::kTf32) {
+    if (word & 0x1fffu && (word & 0x7f800000u) != 0x7f800000u)
+      fail("a TF32 operand is not rounded");
+    terms[0] = float_of_bits(word);
+    return 1;
+  }
+  for (int i = 0; i < 2; ++i) {
+    const uint16_t bits = uint16_t(word >> 16 * i);
+    terms[i] =
+        type == MatrixType::kHalf ? float_of_half(bits) : float_of_bits(uint32_t(bits) << 16);
+  }
+  return 2;
+}
+
+}  // namespace
+
+// As the PTX manual lays out the fragments of mma.m16n8k16 (.f16, .bf16) and mma.m16n8k8 (.tf32).
+void multiply_fragments(MatrixType type, float* c, const uint32_t* a, const uint32_t* b) {
+  uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  const unsigned char* all = exchange(mine, sizeof mine);
+  const auto word = [all](int lane, int index) {
+    uint32_t value;
+    std::memcpy(&value, all + size_t(lane) * kMostExchanged + size_t(index) * 4, sizeof value);
+    return value;
+  };
+  const int lane = position().thread % kLanes;
+  const int group = lane / 4, place = lane % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int upper = i / 2, column = 2 * place + i % 2;
+    double sum = double(c[i]);
+    for (int w = 0; w < 8; ++w) {
+      float row_terms[2], column_terms[2];
+      const int count = terms_of(type, word(4 * group + w % 4, w / 4 * 2 + upper), row_terms);
+      terms_of(type, word(4 * column + w % 4, 4 + w / 4), column_terms);
+      for (int k = 0; k < count; ++k) sum += double(row_terms[k]) * double(column_terms[k]);
+    }
+    c[i] = float(sum);
+  }
+}
+
 }  // namespace mxd::cuda::emulator

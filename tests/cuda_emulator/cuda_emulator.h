@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "core/geometry.h"
+#include "cuda/matrix_type.h"
 
 #define MXD_DEVICE inline
 #define MXD_HOST_DEVICE inline
@@ -69,6 +69,7 @@ const unsigned char* exchange(const void* mine, size_t bytes);
 
 float float_of_half(uint16_t bits);
 uint16_t half_of_float(float value);
+void multiply_fragments(MatrixType type, float* c, const uint32_t* a, const uint32_t* b);
 
 }  // namespace emulator
 
@@ -147,6 +148,17 @@ inline uint32_t high_bits_of(double value) {
   uint64_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return uint32_t(bits >> 32);
+}
+
+inline uint32_t tf32_of_float(float value) {
+  const uint32_t bits = bits_of(value);
+  const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
+  return finite ? (bits + 0x1000u) & 0xffffe000u : bits;  // ties away from zero
+}
+
+template <MatrixType kType>
+void multiply_fragments(float* c, const uint32_t* a, const uint32_t* b) {
+  emulator::multiply_fragments(kType, c, a, b);
 }
 
 }  // namespace mxd::cuda

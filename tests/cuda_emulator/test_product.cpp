@@ -139,15 +139,25 @@ MXD_TEST(cuda_named_problems, "every named problem on the emulated device, in ev
 }
 
 // Every configuration of the product kernel that is built, whatever would be chosen.
-void check_products(const Case& c, const Emulated& setting, bool wide, Random& random) {
+enum class Kind { kPlain, kWide, kTensorCores };
+
+bool is_built(cuda::TileShape shape, DType dtype, Kind kind) {
+  using cuda::TileShape;
+  if (kind == Kind::kWide) return shape == TileShape::kMedium;
+  if (kind == Kind::kTensorCores) return shape != TileShape::kNarrow && dtype != DType::kFloat64;
+  return shape != TileShape::kLarge || size_of(dtype) > 2;
+}
+
+void check_products(const Case& c, const Emulated& setting, Kind kind, Random& random) {
   using cuda::Along;
   using cuda::TileShape;
   for (const Pass pass : kPasses) {
     for (const TileShape shape : {TileShape::kLarge, TileShape::kMedium, TileShape::kNarrow}) {
-      if (wide && shape != TileShape::kMedium) continue;
+      if (!is_built(shape, setting.dtype, kind)) continue;
       for (const Along along : {Along::kWidth, Along::kDepth}) {
         Bench bench(c, setting, pass, random);
-        ProductPlan plan = cuda::plan_product(pass, bench.problem, kDevice, 0);
+        ProductPlan plan = cuda::plan_product(pass, bench.problem, kDevice, {});
+        plan.choice.tensor_cores = kind == Kind::kTensorCores;
         plan.choice.b = along;
         plan.choice.a = pass == Pass::kWeightGradient ? along : Along::kWidth;
         cuda::cut_into(shape, plan);
@@ -157,10 +167,13 @@ void check_products(const Case& c, const Emulated& setting, bool wide, Random& r
                                 size.columns * (setting.dtype == DType::kFloat64 ? 8 : 4);
         void* scratch = bench.allow(plan.params.splits > 1 ? partial : 0);
         cuda::emulator::set_most_blocks(draw(random, 1, 9));
-        cuda::run_product(plan, setting.dtype, scratch, nullptr, wide);
+        cuda::run_product(plan, setting.dtype, scratch, nullptr, kind == Kind::kWide);
         bench.check(std::string("tiles of ") + std::to_string(size.rows) + " x " +
                     std::to_string(size.columns) +
-                    (along == Along::kWidth ? ", width" : ", depth") + (wide ? ", 64 bits" : "") +
+                    (along == Along::kWidth ? ", width" : ", depth") +
+                    (kind == Kind::kWide          ? ", 64 bits"
+                     : kind == Kind::kTensorCores ? ", tensor cores"
+                                                  : "") +
                     ", " + std::to_string(plan.params.splits) + " splits");
       }
     }
@@ -168,7 +181,7 @@ void check_products(const Case& c, const Emulated& setting, bool wide, Random& r
 }
 
 MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, direction, index") {
-  const int64_t count = std::max<int64_t>(options().count / 8, 1);
+  const int64_t count = std::max<int64_t>(options().count / 4, 1);
   for (int64_t i = 0; i < count; ++i) {
     Random random(options().seed * 1000003 + uint64_t(i));
     const Geometry geometry = random_problem(random, options().products / 64);
@@ -176,8 +189,8 @@ MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, di
     const DType dtype = kDTypes[i % 4];
     const Layout layout = i / 4 % 2 ? Layout::kLast : Layout::kFirst;
     const Emulated tidy{dtype, layout, layout, layout, true};
-    check_products(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random),
-                   draw(random, 0, 3) == 0, random);
+    check_products(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random), Kind(i / 8 % 3),
+                   random);
   }
 }
 

@@ -25,7 +25,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 EMULATOR = HERE.parent / "cuda_emulator"  # kernels of csrc/cuda as C++, and what runs them
-KERNEL_FLAGS = ["-O1"]  # for the emulator: -O3 takes longer to compile than it saves
 SANITIZER = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
 SANITIZER += ["-Wno-maybe-uninitialized"]  # at -O1, of vectors that are filled lane by lane
 # Flags of the compiler beyond setup.py's, and arguments of the program.
@@ -93,7 +92,7 @@ def build(variant: str) -> Path:
         target = out / f"{source.parent.name}-{source.stem}.o"
         command = [*base, *isa_flags.get(source, defines)]
         if source.suffix == ".cu":
-            command += [*KERNEL_FLAGS, "-x", "c++"]
+            command += ["-x", "c++"]
         command += ["-c", str(source), "-o", str(target)]
         context = cuda_read if source in cuda_sources else read
         text = shlex.join(command).encode() + context + source.read_bytes()
