@@ -104,8 +104,9 @@ CUDA_PYTHON ?= $(shell if $(PYTHON) $(HAS_CUDA); then echo $(PYTHON); else echo 
 THIS_ARCH = $$($(CUDA_PYTHON) -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "9.0")')
 CUDA_RUN = PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/$(CUDA_LIB):$(CURDIR)/tests' $(CUDA_PYTHON)
 define BUILD_CUDA
-mkdir -p build/cuda
-export TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$(THIS_ARCH)}; \
+@mkdir -p build/cuda
+@echo 'building mxdeconv with CUDA (a few minutes the first time)'
+@export TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$(THIS_ARCH)}; \
   PATH="$$(dirname $$($(CUDA_PYTHON) -c 'import sys; print(sys.executable)')):$$PATH" \
   $(CUDA_PYTHON) setup.py build --build-base build/cuda --build-lib $(CUDA_LIB) > build/cuda/build.log 2>&1 \
   || { tail -n 30 build/cuda/build.log; echo "building failed: the whole log is build/cuda/build.log"; exit 1; } >&2
@@ -119,15 +120,15 @@ $(VENV)-cuda/bin/python:
 
 cuda-check: $(filter $(VENV)-cuda/bin/python,$(CUDA_PYTHON)) ## without a GPU: every .cu for every architecture, then build, import, trace, refuse
 	@$(CUDA_PYTHON) tests/cuda_check.py $(ARGS)
-	@$(BUILD_CUDA)
+	$(BUILD_CUDA)
 	@$(CUDA_RUN) -m pytest tests/test_cuda_build.py tests/test_import.py tests/test_bad_calls.py
 
 test-cuda: ## on a GPU: build for it, then all tests of the CUDA engine (ARGS goes to pytest)
-	@$(BUILD_CUDA)
+	$(BUILD_CUDA)
 	@$(CUDA_RUN) -m pytest tests/test_cuda.py tests/test_cuda_build.py tests/test_cuda_sanitizer.py $(ARGS)
 
 bench-cuda: ## on a GPU: mxdeconv and torch's cuDNN on layers that people run (ARGS goes to bench_cuda.py)
-	@$(BUILD_CUDA)
+	$(BUILD_CUDA)
 	@$(CUDA_RUN) benchmarks/bench_cuda.py $(ARGS)
 
 sdist: $(VENV)/.done-build ## dist/mxdeconv-*.tar.gz
