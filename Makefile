@@ -53,13 +53,13 @@ lint: $(VENV)/.done-lint ## ruff, mypy --strict, clang-format: nothing is change
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict mxdeconv
-	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' | sort | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' | sort | xargs $(VENV)/bin/clang-format --dry-run -Werror
 	@echo "lint: all clean"
 
 format: $(VENV)/.done-lint ## rewrite Python and C++ as lint wants them
 	@$(PY) -m ruff check --fix --quiet . || true
 	@$(PY) -m ruff format .
-	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' | sort | xargs $(VENV)/bin/clang-format -i
+	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' | sort | xargs $(VENV)/bin/clang-format -i
 
 fuzz: $(VENV)/.done-build ## 10,000 seeded hostile calls, raw operators included (ARGS: see the file)
 	@$(PY) tests/hostile.py --calls 10000 --seed 0 $(ARGS)
