@@ -36,8 +36,7 @@ FAILED := { tail -n 30 $(VENV)/build.log; echo "building failed: the whole log i
 # The torch-free part and its tests need a C++ compiler and a Python without packages only.
 NATIVE_TEST = CXX='$(CXX_NAME)' $(PYTHON) tests/native/build.py
 
-.PHONY: help demo test lint format fuzz verify-models test-native sanitize test-aarch64 bench \
-  cuda-check test-cuda bench-cuda sdist clean
+.PHONY: help demo test lint format fuzz verify-models test-native sanitize test-aarch64 bench cuda-check test-cuda bench-cuda sdist clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
