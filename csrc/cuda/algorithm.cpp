@@ -5,7 +5,7 @@
 namespace mxd::cuda {
 namespace {
 
-std::string describe(const ProductPlan& plan, bool wide) {
+std::string describe_tiles(const ProductPlan& plan) {
   const TileSize size = size_of(plan.choice.shape);
   std::string text = "implicit GEMM over the taps in tiles of " + std::to_string(size.rows) +
                      " x " + std::to_string(size.columns);
@@ -14,7 +14,6 @@ std::string describe(const ProductPlan& plan, bool wide) {
     text += ", its sum in " + std::to_string(plan.params.splits) +
             " parts because there are only " + std::to_string(plan.params.tiles()) + " tiles";
   }
-  if (wide) text += ", with 64-bit indices because a tensor is that large";
   return text;
 }
 
@@ -23,7 +22,12 @@ std::string describe(const ProductPlan& plan, bool wide) {
 Choice choose(Pass pass, const Problem& problem, const Device& device, const Settings& settings) {
   Choice choice;
   choice.product = plan_product(pass, problem, device, settings);
-  choice.reason = describe(choice.product, !fits_32_bits(choice.product.params));
+  choice.reason = choice.product.choice.direct
+                      ? "direct sums: a group has too few channels to fill a tile"
+                      : describe_tiles(choice.product);
+  if (!fits_32_bits(choice.product.params)) {
+    choice.reason += ", with 64-bit indices because a tensor is that large";
+  }
   return choice;
 }
 

@@ -24,7 +24,7 @@ constexpr int64_t kMostBlocks = int64_t(1) << 30;
 namespace mxd::cuda {
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kThreads)
+__global__ void __launch_bounds__(Body::kThreads, 1)
     body_kernel(const __grid_constant__ typename Body::Params params) {
   extern __shared__ __align__(16) char memory[];
   Body::run(params, *reinterpret_cast<typename Body::Shared*>(memory));

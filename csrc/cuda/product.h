@@ -112,7 +112,8 @@ template <class Index>
 struct ProductParams {
   Product<Index> product;  // of one phase, or what all phases share
   bool phased = false;
-  bool column_other_last = false;             // the order of a column's digits
+  bool column_other_last = false;  // the order of a column's digits
+  bool groups_fastest = false;     // groups are neighbours in memory; for the direct kernels
   bool packets_a = false, packets_b = false;  // runs of terms may be read 16 bytes at once
   PhaseAxis<Index> phase[kAxes];
   int64_t phases[kAxes] = {1, 1, 1};

@@ -18,12 +18,19 @@ void launch_kernel(const ProductParams<Index>& params, CUstream_st* stream) {
 }
 
 // Weights are read along their rows in the forward pass and the data gradient: the engine sees to
-// it that they lie so. In the weight gradient both operands are tensors of one layout.
+// it that they lie so. In the weight gradient both operands are tensors of one layout. With 64-bit
+// indices, which are rare, there is one direction only.
 template <class Math, class T, class Index>
 void launch_math(const ProductChoice& choice, const ProductParams<Index>& params,
                  CUstream_st* stream) {
   constexpr Along kWidth = Along::kWidth, kDepth = Along::kDepth;
-  if (choice.terms == Other::kLast) {
+  if constexpr (sizeof(Index) == 8) {
+    if (choice.terms == Other::kLast) {
+      launch_kernel<Math, T, Index, Other::kLast, kWidth, kWidth>(params, stream);
+    } else {
+      launch_kernel<Math, T, Index, Other::kFirst, kWidth, kWidth>(params, stream);
+    }
+  } else if (choice.terms == Other::kLast) {
     if (choice.b == kWidth) {
       launch_kernel<Math, T, Index, Other::kLast, kWidth, kWidth>(params, stream);
     } else {

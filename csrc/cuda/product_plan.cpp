@@ -149,6 +149,9 @@ Wide weight_gradient_product(const Problem& problem) {
   return params;
 }
 
+// Groups of so few pairs of channels would leave nearly all of a tile empty.
+constexpr int64_t kDirectProducts = 4;
+
 // The largest offset of count-many steps each, in floating point: it may be beyond 64 bits.
 double reach(const Digits<int64_t>& count, const Digits<int64_t>& stride) {
   double sum = double(count.other) * double(stride.other);
@@ -241,8 +244,24 @@ void launch_tensor_any(const ProductChoice& choice, DType dtype,
 }
 
 template <class Index>
+void launch_direct_any(const ProductChoice& choice, DType dtype, const ProductParams<Index>& params,
+                       CUstream_st* stream) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return launch_direct<float>(choice.terms, params, stream);
+    case DType::kFloat64:
+      return launch_direct<double>(choice.terms, params, stream);
+    case DType::kFloat16:
+      return launch_direct<Half>(choice.terms, params, stream);
+    case DType::kBFloat16:
+      return launch_direct<BFloat16>(choice.terms, params, stream);
+  }
+}
+
+template <class Index>
 void launch_any(const ProductChoice& choice, DType dtype, const ProductParams<Index>& params,
                 CUstream_st* stream) {
+  if (choice.direct) return launch_direct_any(choice, dtype, params, stream);
   if constexpr (sizeof(Index) == 4) {
     if (choice.tensor_cores) return launch_tensor_any(choice, dtype, params, stream);
   }
@@ -294,10 +313,12 @@ bool fits_32_bits(const ProductParams<int64_t>& params) {
     sizes.axis[a] = p.axis[a].size;
     b_stride.axis[a] = p.b_axis[a];
   }
-  double most = std::max({double(p.columns.other) * double(p.columns.axis[0]) *
-                              double(p.columns.axis[1]) * double(p.columns.axis[2]),
-                          double(p.terms.other) * double(p.terms.axis[0]) *
-                              double(p.terms.axis[1]) * double(p.terms.axis[2])});
+  // Columns of all groups: the direct kernels count them together.
+  double most =
+      std::max({double(params.groups) * double(p.columns.other) * double(p.columns.axis[0]) *
+                    double(p.columns.axis[1]) * double(p.columns.axis[2]),
+                double(p.terms.other) * double(p.terms.axis[0]) * double(p.terms.axis[1]) *
+                    double(p.terms.axis[2])});
   // Offsets into A, B and C.
   most = std::max(most,
                   double(p.a_begin) + double(p.rows) * double(p.a_row) + reach(p.terms, p.a_term));
@@ -354,6 +375,7 @@ ProductParams<int32_t> in_32_bits(const ProductParams<int64_t>& wide) {
   }
   params.phased = wide.phased;
   params.column_other_last = wide.column_other_last;
+  params.groups_fastest = wide.groups_fastest;
   params.packets_a = wide.packets_a;
   params.packets_b = wide.packets_b;
   params.row_tiles = wide.row_tiles;
@@ -381,6 +403,12 @@ ProductPlan plan_product(Pass pass, const Problem& problem, const Device& device
   plan.params = product_of(pass, problem);
   plan.choice.terms = pass == Pass::kWeightGradient ? Other::kFirst : Other::kLast;
   choose_directions(plan.params, plan.choice, size_of(problem.dtype));
+  plan.params.groups_fastest = problem.data.channel == 1 && problem.out.channel == 1;
+  const Geometry& g = problem.geometry;
+  if (g.groups > 1 && g.in_channels * g.out_channels <= kDirectProducts) {
+    plan.choice.direct = true;
+    return plan;
+  }
   choose_tiles(plan, problem.dtype, device,
                has_tensor_cores(problem.dtype, device, settings.allow_tf32));
   split(plan, device, settings.workspace_bytes, problem.dtype == DType::kFloat64 ? 8 : 4);

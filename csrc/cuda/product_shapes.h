@@ -28,6 +28,7 @@ struct ProductChoice {
   TileShape shape = TileShape::kMedium;
   Other terms = Other::kLast;
   Along a = Along::kWidth, b = Along::kWidth;
+  bool direct = false;        // no tiles: every result by itself (direct_kernel.h)
   bool tensor_cores = false;  // kLarge and kMedium with 32-bit indices only; float as TF32
 };
 
@@ -41,5 +42,10 @@ void launch_product(const ProductChoice& choice, const ProductParams<Index>& par
 template <class T>
 void launch_tensor_product(const ProductChoice& choice, const ProductParams<int32_t>& params,
                            CUstream_st* stream);
+
+// The same, every result summed by itself (direct_kernel.h). `terms` tells the weight gradient from
+// the other passes. Defined by direct.cu.
+template <class T, class Index>
+void launch_direct(Other terms, const ProductParams<Index>& params, CUstream_st* stream);
 
 }  // namespace mxd::cuda

@@ -1,5 +1,6 @@
 // The CUDA engine's kernels on the emulator, against scalar loops: exact on integer data.
-#include <cstring>
+#include <cmath>
+#include <limits>
 
 #include "check.h"
 #include "cuda/algorithm.h"
@@ -67,6 +68,48 @@ class Bench {
   void check(const std::string& how) {
     const std::string violation = cuda::emulator::failure();
     std::string difference = violation.empty() ? difference_from_expected() : violation;
+    MXD_CHECK(difference.empty(), std::string(name_of(pass_)) + " of " + name_of(case_.geometry) +
+                                      " in " + name_of(problem.dtype) + " (" + how +
+                                      "): " + difference);
+  }
+
+  // Makes some elements of the operand infinite that zeros could meet for missing ones of the
+  // other: of the weight, or of the data where the weight is the result.
+  void set_infinities(std::vector<double>& data, std::vector<double>& weight, Random& random) {
+    const bool of_data = pass_ == Pass::kWeightGradient;
+    const Operand& operand = of_data ? data_ : weight_;
+    std::vector<double>& values = of_data ? data : weight;
+    const Size size = of_data ? case_.data.size : case_.weight.size;
+    for_each_element(size, operand.strides, [&](size_t position, int64_t offset) {
+      if (draw(random, 0, 40) != 0) return;
+      values[position] = std::numeric_limits<double>::infinity();
+      store_element(problem.dtype, values[position],
+                    static_cast<char*>(operand.data) + offset * size_of(problem.dtype));
+    });
+  }
+
+  // Like check, for values beyond the integers.
+  void check_values(const std::vector<double>& expected, const std::string& how) {
+    const Operand& operand = pass_ == Pass::kForward        ? out_
+                             : pass_ == Pass::kDataGradient ? data_
+                                                            : weight_;
+    const Size size = pass_ == Pass::kForward        ? case_.out.size
+                      : pass_ == Pass::kDataGradient ? case_.data.size
+                                                     : case_.weight.size;
+    std::string difference = cuda::emulator::failure();
+    for_each_element(size, operand.strides, [&](size_t position, int64_t offset) {
+      char rounded[8];
+      store_element(problem.dtype, std::isnan(expected[position]) ? 0 : expected[position],
+                    rounded);
+      const char* at = static_cast<const char*>(operand.data) + offset * size_of(problem.dtype);
+      const double is = load_element(problem.dtype, at);
+      const double should = std::isnan(expected[position]) ? expected[position]
+                                                           : load_element(problem.dtype, rounded);
+      if (difference.empty() && is != should && !(std::isnan(is) && std::isnan(should))) {
+        difference = "element " + std::to_string(position) + " should be " +
+                     std::to_string(should) + ", is " + std::to_string(is);
+      }
+    });
     MXD_CHECK(difference.empty(), std::string(name_of(pass_)) + " of " + name_of(case_.geometry) +
                                       " in " + name_of(problem.dtype) + " (" + how +
                                       "): " + difference);
@@ -180,6 +223,22 @@ void check_products(const Case& c, const Emulated& setting, Kind kind, Random& r
   }
 }
 
+// The kernels without tiles, which must do any problem too.
+void check_direct(const Case& c, const Emulated& setting, Random& random) {
+  for (const Pass pass : kPasses) {
+    Bench bench(c, setting, pass, random);
+    ProductPlan plan = cuda::plan_product(pass, bench.problem, kDevice, {});
+    plan.choice.direct = true;
+    plan.params.groups_fastest = draw(random, 0, 1) == 1;
+    const bool wide = draw(random, 0, 2) == 0;
+    void* scratch = bench.allow(0);
+    cuda::emulator::set_most_blocks(draw(random, 1, 9));
+    cuda::run_product(plan, setting.dtype, scratch, nullptr, wide);
+    bench.check(std::string("direct") + (plan.params.groups_fastest ? ", groups fastest" : "") +
+                (wide ? ", 64 bits" : ""));
+  }
+}
+
 MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, direction, index") {
   const int64_t count = std::max<int64_t>(options().count / 4, 1);
   for (int64_t i = 0; i < count; ++i) {
@@ -191,6 +250,65 @@ MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, di
     const Emulated tidy{dtype, layout, layout, layout, true};
     check_products(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random), Kind(i / 8 % 3),
                    random);
+    check_direct(c, random_setting(dtype, random), random);
+  }
+}
+
+// The operands as floating point, some of one of them infinite, and the sums of a pass.
+struct Unbounded {
+  std::vector<double> data, weight, out;
+
+  explicit Unbounded(const Case& c)
+      : data(c.data.at.begin(), c.data.at.end()),
+        weight(c.weight.at.begin(), c.weight.at.end()),
+        out(c.out_grad.at.begin(), c.out_grad.at.end()) {}
+
+  std::vector<double>& of(Pass pass) {
+    return pass == Pass::kForward ? out : pass == Pass::kDataGradient ? data : weight;
+  }
+
+  void compute(const Geometry& g, Pass pass) {
+    std::fill(of(pass).begin(), of(pass).end(), 0.0);
+    const int64_t channels = g.groups * g.in_channels, filters = g.groups * g.out_channels;
+    for_each_meeting(g, [&](int64_t i, int64_t t, int64_t o) {
+      for (int64_t n = 0; n < g.batch; ++n) {
+        for (int64_t c = 0; c < channels; ++c) {
+          for (int64_t f = 0; f < g.out_channels; ++f) {
+            double& x = data[size_t((n * g.in_pixels() + i) * channels + c)];
+            double& w = weight[size_t((c * g.taps() + t) * g.out_channels + f)];
+            double& y = out[size_t((n * g.out_pixels() + o) * filters +
+                                   c / g.in_channels * g.out_channels + f)];
+            if (pass == Pass::kForward) y += x * w;
+            if (pass == Pass::kDataGradient) x += y * w;
+            if (pass == Pass::kWeightGradient) w += x * y;
+          }
+        }
+      }
+    });
+  }
+};
+
+MXD_TEST(cuda_infinities, "an infinite weight or datum meets the elements that exist, no padding") {
+  const char* const problems[] = {
+      "n2g1c24k40-i7x9-w3x4-s2x3-p1x0-d1x2-a1x0", "n1g1c9k20-i9x8-w3x3-s1x1-p1x1-d1x1-a0x0",
+      "n2g2c10k24-i5-w5-s1-p0-d2-a0", "n1g1c20k3-i6x6-w4x4-s2x2-p1x1-d1x1-a0x0",
+      "n2g6c6k6-i5x6-w3x3-s2x2-p1x1-d1x1-a0x0"};
+  for (const char* name : problems) {
+    Random random(options().seed);
+    const Case c(parse_problem(name), false, random);
+    for (const Pass pass : kPasses) {
+      const DType dtype = kDTypes[draw(random, 0, 3)];
+      const Layout layout = draw(random, 0, 1) ? Layout::kFirst : Layout::kLast;
+      Bench bench(c, {dtype, layout, layout, layout, false}, pass, random);
+      Unbounded expected(c);
+      bench.set_infinities(expected.data, expected.weight, random);
+      expected.compute(c.geometry, pass);
+      const cuda::Settings settings{draw(random, 0, 1) == 1, 0};
+      void* scratch = bench.allow(0);
+      cuda::run(pass, bench.problem, kDevice, settings, scratch, nullptr);
+      bench.check_values(expected.of(pass),
+                         cuda::plan(pass, bench.problem, kDevice, settings).reason);
+    }
   }
 }
 
