@@ -36,7 +36,7 @@ FAILED := { tail -n 30 $(VENV)/build.log; echo "building failed: the whole log i
 # The torch-free part and its tests need a C++ compiler and a Python without packages only.
 NATIVE_TEST = CXX='$(CXX_NAME)' $(PYTHON) tests/native/build.py
 
-.PHONY: help demo test lint format fuzz verify-models test-native sanitize test-aarch64 bench sdist clean
+.PHONY: help demo test lint format fuzz verify-models test-native sanitize test-aarch64 bench cuda-check test-cuda bench-cuda sdist clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
@@ -52,13 +52,13 @@ lint: $(VENV)/.done-lint ## ruff, mypy --strict, clang-format: nothing is change
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict mxdeconv
-	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' | sort | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' | sort | xargs $(VENV)/bin/clang-format --dry-run -Werror
 	@echo "lint: all clean"
 
 format: $(VENV)/.done-lint ## rewrite Python and C++ as lint wants them
 	@$(PY) -m ruff check --fix --quiet . || true
 	@$(PY) -m ruff format .
-	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' | sort | xargs $(VENV)/bin/clang-format -i
+	@find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' | sort | xargs $(VENV)/bin/clang-format -i
 
 fuzz: $(VENV)/.done-build ## 10,000 seeded hostile calls, raw operators included (ARGS: see the file)
 	@$(PY) tests/hostile.py --calls 10000 --seed 0 $(ARGS)
@@ -92,13 +92,51 @@ test-aarch64: ## the same, cross-compiled for aarch64, under qemu-user
 bench: $(VENV)/.done-build ## mxdeconv and torch on layers that people run (ARGS goes to bench.py)
 	@$(PY) benchmarks/bench.py $(ARGS)
 
+# The CUDA engine. CUDA_PYTHON= names a Python with a CUDA build of torch, ninja, setuptools, pytest
+# and hypothesis: nothing is installed and nothing is downloaded. By default it is PYTHON, where that
+# has such a torch; `make cuda-check` makes an environment of its own where it has not.
+CUDA_LIB := build/cuda/lib
+CUDA_TORCH := torch==2.11.0
+HAS_CUDA := -c 'import sys, torch; sys.exit(torch.version.cuda is None)' 2>/dev/null
+CUDA_PYTHON ?= $(shell if $(PYTHON) $(HAS_CUDA); then echo $(PYTHON); else echo $(VENV)-cuda/bin/python; fi)
+# Of the GPU that is there, so that the build takes a minute or two.
+THIS_ARCH = $$($(CUDA_PYTHON) -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "9.0")')
+CUDA_RUN = PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/$(CUDA_LIB):$(CURDIR)/tests' $(CUDA_PYTHON)
+define BUILD_CUDA
+@mkdir -p build/cuda
+@echo 'building mxdeconv with CUDA (a few minutes the first time)'
+@export TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$(THIS_ARCH)}; \
+  PATH="$$(dirname $$($(CUDA_PYTHON) -c 'import sys; print(sys.executable)')):$$PATH" \
+  $(CUDA_PYTHON) setup.py build --build-base build/cuda --build-lib $(CUDA_LIB) > build/cuda/build.log 2>&1 \
+  || { tail -n 30 build/cuda/build.log; echo "building failed: the whole log is build/cuda/build.log"; exit 1; } >&2
+@grep -o 'mxdeconv: building.*' build/cuda/build.log
+endef
+
+$(VENV)-cuda/bin/python:
+	@echo "installing $(CUDA_TORCH) with CUDA into $(VENV)-cuda: a download of about 3 GB, 6 GB on disk"
+	@$(PYTHON) -m venv --clear $(VENV)-cuda
+	@$@ -m pip install -q '$(CUDA_TORCH)' numpy pytest hypothesis ninja 'setuptools>=77' wheel || { rm -rf $(VENV)-cuda; exit 1; }
+
+cuda-check: $(filter $(VENV)-cuda/bin/python,$(CUDA_PYTHON)) ## without a GPU: every .cu for every architecture, then build, import, trace, refuse
+	@$(CUDA_PYTHON) tests/cuda_check.py $(ARGS)
+	$(BUILD_CUDA)
+	@$(CUDA_RUN) -m pytest tests/test_cuda_build.py tests/test_import.py tests/test_bad_calls.py
+
+test-cuda: ## on a GPU: build for it, then all tests of the CUDA engine (ARGS goes to pytest)
+	$(BUILD_CUDA)
+	@$(CUDA_RUN) -m pytest tests/test_cuda.py tests/test_cuda_build.py tests/test_cuda_sanitizer.py $(ARGS)
+
+bench-cuda: ## on a GPU: mxdeconv and torch's cuDNN on layers that people run (ARGS goes to bench_cuda.py)
+	$(BUILD_CUDA)
+	@$(CUDA_RUN) benchmarks/bench_cuda.py $(ARGS)
+
 sdist: $(VENV)/.done-build ## dist/mxdeconv-*.tar.gz
 	@$(PIP) install -q build
 	@$(PY) -m build --sdist --no-isolation --outdir dist . > $(VENV)/sdist.log 2>&1 || { tail -n 20 $(VENV)/sdist.log; exit 1; } >&2
 	@echo "wrote $$(ls -t dist/*.tar.gz | head -n 1)"
 
 clean: ## remove .venv and everything that was built; pictures stay
-	rm -rf $(VENV) $(VENV)-mxnet build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mxdeconv/*.so
+	rm -rf $(VENV) $(VENV)-mxnet $(VENV)-cuda build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mxdeconv/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up, each step once -----------------------------------------------------------------------

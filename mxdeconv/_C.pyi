@@ -43,9 +43,40 @@ def choose(
     channels_last: bool,
     workspace: int,
 ) -> dict[str, Any]: ...
+def choose_cuda(
+    pass_: str,
+    dtype: str,
+    batch: int,
+    groups: int,
+    in_channels: int,
+    out_channels: int,
+    axes: list[tuple[int, int, int, int, int, int]],
+    channels_last: bool,
+    workspace: int,
+    cudnn_tune: str | None,
+    cudnn_off: bool,
+    bias: bool,
+    device: int,
+) -> dict[str, Any]: ...
 def force_algorithm(name: str) -> None: ...
+def forget_library_decisions() -> None: ...
+def library_decisions() -> int: ...
 def minimal_filtering() -> bool: ...
 def runs() -> dict[str, int]: ...
 def set_cpu_isa(name: str) -> None: ...
 def set_minimal_filtering(enabled: bool) -> None: ...
 def set_poison_scratch(poison: bool) -> None: ...
+def survey_cudnn(
+    pass_: str,
+    dtype: str,
+    batch: int,
+    groups: int,
+    in_channels: int,
+    out_channels: int,
+    axes: list[tuple[int, int, int, int, int, int]],
+    channels_last: bool,
+    bias: bool,
+    allow_tf32: bool,
+    deterministic: bool,
+    device: str,
+) -> dict[str, Any]: ...

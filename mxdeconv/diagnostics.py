@@ -27,6 +27,34 @@ class PassPlan:
     reason: str
     unfiltered: str  # why minimal filtering is not used; empty if it is
 
+    def __str__(self) -> str:
+        unfiltered = f"; unfiltered: {self.unfiltered}" if self.unfiltered else ""
+        return (
+            f"{self.algorithm} on {self.isa}, lanes along {self.lanes}, "
+            f"{self.tile[0]}x{self.tile[1]} tile ({self.reason}{unfiltered})"
+        )
+
+
+@dataclass(frozen=True)
+class CudaPassPlan:
+    """How one pass of a call on a GPU is computed."""
+
+    engine: str  # "cudnn", "cuda" (own kernels), "aten", "undecided" (until a call has timed them)
+    reason: str
+    kernel: str  # which own kernel is, or would be, the one
+    workspace_bytes: int  # temporary memory, copies of operands in another layout not counted
+    timings: tuple[tuple[str, float, int], ...]  # candidate, milliseconds, bytes; () if not timed
+
+    def __str__(self) -> str:
+        own = f"; kernel: {self.kernel}" if self.engine == "cuda" else ""
+        held = f"{self.workspace_bytes / 2**20:.1f} MB of workspace"
+        lines = [f"{self.engine}, {held} ({self.reason}{own})"]
+        lines += [
+            f"    {milliseconds:9.4f} ms, {bytes_ / 2**20:8.1f} MB: {candidate}"
+            for candidate, milliseconds, bytes_ in sorted(self.timings, key=lambda row: row[1])
+        ]
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -41,7 +69,8 @@ class Explanation:
     dtype: torch.dtype
     taps_per_phase: tuple[tuple[int, ...], ...]  # per axis; () beyond 4096 phases
     multiply_adds: int  # of one pass, before border taps are skipped
-    passes: dict[str, PassPlan]
+    device: torch.device
+    passes: dict[str, PassPlan | CudaPassPlan]
 
     def __str__(self) -> str:
         a = self.attributes
@@ -56,11 +85,7 @@ class Explanation:
             f"{self.multiply_adds / 1e6:,.3f} million multiply-adds a pass",
         ]
         for name, plan in self.passes.items():
-            lines.append(
-                f"{name}: {plan.algorithm} on {plan.isa}, lanes along {plan.lanes}, "
-                f"{plan.tile[0]}x{plan.tile[1]} tile ({plan.reason}"
-                + (f"; unfiltered: {plan.unfiltered})" if plan.unfiltered else ")")
-            )
+            lines.append(f"{name}: {plan}")
         return "\n".join(lines)
 
 
@@ -68,28 +93,31 @@ def explain(
     data: Tensor | Sequence[int],
     dtype: torch.dtype | None = None,
     channels_last: bool | None = None,
+    device: torch.device | str | int | None = None,
     **attributes: Any,
 ) -> Explanation:
     """What `mxdeconv.deconvolution` does for this data and these attributes, and why.
 
     `data` is a tensor or the shape of one, in the layout given; `dtype` (of `data`, else
-    float32) and `channels_last` (whether the tensors' channels are contiguous in memory: by
-    layout, or a tensor's strides) may be named. The attributes are those of `deconvolution`.
-    Raises what `deconvolution` would raise for them.
+    float32), `channels_last` (whether the tensors' channels are contiguous in memory: by layout,
+    or a tensor's strides) and `device` (of `data`, else the CPU) may be named. The attributes are
+    those of `deconvolution`. Raises what `deconvolution` would raise for them.
     """
     spec.refuse_unknown(
         [key for key in attributes if key not in spec.ATTRIBUTES],
-        ("data", "dtype", "channels_last", *spec.ATTRIBUTES),
+        ("data", "dtype", "channels_last", "device", *spec.ATTRIBUTES),
     )
     call = functional.prepare(spec.parse(**attributes))
     parsed = call.attributes
     if isinstance(data, Tensor):
         functional.require_dense("data", data)
         dtype = dtype or data.dtype
+        device = data.device if device is None else device
         if channels_last is None and not parsed.channels_last:
             channels_last = data.dim() > 2 and data.stride(1) == 1 and not data.is_contiguous()
     shape = tuple(data.shape) if isinstance(data, Tensor) else _shape(data)
     dtype = dtype or torch.float32
+    place = _device(device)
     parsed.check_data_shape(shape)
     channels = parsed.channels(shape)
     weight_shape = parsed.weight_shape(channels)
@@ -113,20 +141,23 @@ def explain(
             strict=True,
         )
     )
-    plans = {
-        name: _C.choose(
-            pass_=name,
-            dtype=str(dtype).removeprefix("torch."),
-            batch=shape[0],
-            groups=parsed.num_group,
-            in_channels=channels,
-            out_channels=parsed.num_filter,
-            axes=axes,
-            channels_last=parsed.channels_last or bool(channels_last),
-            workspace=parsed.workspace,
-        )
-        for name in PASSES
+    sizes_of_call: dict[str, Any] = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "batch": shape[0],
+        "groups": parsed.num_group,
+        "in_channels": channels,
+        "out_channels": parsed.num_filter,
+        "axes": axes,
+        "channels_last": parsed.channels_last or bool(channels_last),
+        "workspace": parsed.workspace,
     }
+    plans = {name: _C.choose(pass_=name, **sizes_of_call) for name in PASSES}
+    passes: dict[str, PassPlan | CudaPassPlan] = {}
+    for name, plan in plans.items():
+        if place.type == "cuda":
+            passes[name] = _cuda_plan(name, place, parsed, sizes_of_call)
+        else:
+            passes[name] = PassPlan(**{key: plan[key] for key in plan if key != "taps_per_phase"})
     macs = shape[0] * torch.Size(weight_shape).numel() * torch.Size(size).numel()
     return Explanation(
         attributes=parsed,
@@ -138,17 +169,39 @@ def explain(
         dtype=dtype,
         taps_per_phase=tuple(tuple(t) for t in plans["forward"]["taps_per_phase"]),
         multiply_adds=macs,
-        passes={
-            name: PassPlan(
-                plan["algorithm"],
-                plan["lanes"],
-                plan["isa"],
-                plan["tile"],
-                plan["reason"],
-                plan["unfiltered"],
-            )
-            for name, plan in plans.items()
-        },
+        device=place,
+        passes=passes,
+    )
+
+
+def _device(device: torch.device | str | int | None) -> torch.device:
+    place = torch.device("cpu" if device is None else device)
+    if place.type == "cuda" and not _C.build_info()["cuda"]:
+        raise ValueError(
+            f"device must be one that mxdeconv was built for, the CPU, got {place} "
+            "(the line that the build prints says why)"
+        )
+    return place if place.type == "cuda" else torch.device("cpu")
+
+
+def _cuda_plan(
+    name: str, device: torch.device, parsed: spec.Attributes, sizes: dict[str, Any]
+) -> CudaPassPlan:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    plan = _C.choose_cuda(
+        pass_=name,
+        **sizes,
+        cudnn_tune=parsed.cudnn_tune,
+        cudnn_off=parsed.cudnn_off,
+        bias=not parsed.no_bias,
+        device=index,
+    )
+    return CudaPassPlan(
+        engine=plan["engine"],
+        reason=plan["reason"],
+        kernel=plan["kernel"],
+        workspace_bytes=plan["workspace_bytes"],
+        timings=tuple(plan["timings"]),
     )
 
 
@@ -163,6 +216,9 @@ def build_info() -> dict[str, Any]:
     """What the compiled part was built with and what it uses.
 
     Keys: torch (version built with), compiler, cpu_isas (built and runnable here), cpu_isa (in
-    use; the environment variable MXDECONV_CPU_ISA lowers it), cuda (whether CUDA was built).
+    use; the environment variable MXDECONV_CPU_ISA lowers it), cuda (whether CUDA was built),
+    cuda_version and cuda_archs (of that build), cudnn (the version of cuDNN's headers; None where
+    there were none: then ATen's operators stand in, and `workspace` and `cudnn_tune` have no
+    effect on a GPU).
     """
     return dict(_C.build_info())

@@ -53,6 +53,10 @@ def deconvolution(
     On each axis o = stride*(n - 1) + dilate*(kernel - 1) + 1 - 2*pad + adj. A target_shape
     replaces pad and adj by the crop that yields it. dtypes: float32, float64, float16,
     bfloat16, the same for all tensors; under torch.autocast as torch's conv_transpose does.
+    `workspace` (MB) bounds the memory a call takes beyond operands and result. On a GPU
+    `cudnn_tune` says how one of cuDNN's plans is found: 'off' by its heuristics,
+    'limited_workspace' by timing those that fit, 'fastest' by timing all, None by
+    torch.backends.cudnn.benchmark; cudnn_off=True runs our own kernels.
     `out` receives the result and is returned; it may not share memory with an input, and
     autograd may not be recording. `name` prefixes error messages.
 

@@ -233,12 +233,12 @@ struct DeconvolutionBackward : public Node {
 };
 
 template <class Pointer = NodePointer>
-NodePointer make_node(Role result, const CallArguments& args) {
+Pointer make_node(Role result, const CallArguments& args) {
   if constexpr (std::is_same_v<Pointer, std::shared_ptr<Node>>) {
     // Found by argument lookup where it exists: long graphs must not be freed recursively.
     return Pointer(new DeconvolutionBackward(result, args), [](auto* n) { deleteNode(n); });
   } else {
-    return c10::make_intrusive<DeconvolutionBackward>(result, args);
+    return Pointer(c10::make_intrusive<DeconvolutionBackward>(result, args));
   }
 }
 

@@ -12,8 +12,12 @@
 #include "cpu/engine.h"
 #include "cpu/fold.h"
 #include "cpu/scratch.h"
+#include "ops/described_problem.h"
 #include "ops/eager_call.h"
 #include "ops/frozen_weight.h"
+#ifdef MXD_HAVE_CUDA
+#include "ops/cuda_bindings.h"
+#endif
 
 namespace py = pybind11;
 
@@ -41,39 +45,13 @@ py::dict build_info() {
   info["cpu_isas"] = cpu::available_isas();
   info["cpu_isa"] = cpu::isa_in_use();
   info["cuda"] = false;
+  info["cuda_version"] = py::none();
+  info["cuda_archs"] = "";
+  info["cudnn"] = py::none();
+#ifdef MXD_HAVE_CUDA
+  add_cuda_build_info(info);
+#endif
   return info;
-}
-
-using AxisTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
-
-struct Call {
-  Pass pass;
-  Problem problem;
-};
-
-Call call_of(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
-             int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
-             bool channels_last) {
-  Call call;
-  call.pass = pass == "forward"         ? Pass::kForward
-              : pass == "data_gradient" ? Pass::kDataGradient
-                                        : Pass::kWeightGradient;
-  call.problem.dtype = dtype == "float64"    ? DType::kFloat64
-                       : dtype == "float16"  ? DType::kFloat16
-                       : dtype == "bfloat16" ? DType::kBFloat16
-                                             : DType::kFloat32;
-  Geometry& geometry = call.problem.geometry;
-  geometry.batch = batch;
-  geometry.groups = groups;
-  geometry.in_channels = in_channels / groups;
-  geometry.out_channels = out_channels / groups;
-  for (size_t a = 0; a < axes.size(); ++a) {
-    Axis& axis = geometry.axis[size_t(kAxes) - axes.size() + a];
-    std::tie(axis.in, axis.out, axis.kernel, axis.stride, axis.dilate, axis.pad) = axes[a];
-  }
-  call.problem.data.channel = channels_last ? 1 : geometry.in_pixels();
-  call.problem.out.channel = channels_last ? 1 : geometry.out_pixels();
-  return call;
 }
 
 constexpr int64_t kMostPhasesToList = 4096;  // of one axis; beyond, the list is left empty
@@ -81,11 +59,11 @@ constexpr int64_t kMostPhasesToList = 4096;  // of one axis; beyond, the list is
 py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch, int64_t groups,
                 int64_t in_channels, int64_t out_channels, const std::vector<AxisTuple>& axes,
                 bool channels_last, int64_t workspace_mb) {
-  const Call call =
-      call_of(pass, dtype, batch, groups, in_channels, out_channels, axes, channels_last);
-  const cpu::Choice choice = cpu::choose(call.pass, cpu::folded(call.problem),
+  const Problem problem =
+      described_problem(dtype, batch, groups, in_channels, out_channels, axes, channels_last);
+  const cpu::Choice choice = cpu::choose(pass_named(pass), cpu::folded(problem),
                                          std::min(workspace_mb, int64_t(1) << 40) << 20);
-  const cpu::Kernels& kernels = cpu::kernels_for(call.problem.dtype);
+  const cpu::Kernels& kernels = cpu::kernels_for(problem.dtype);
   py::dict plan;
   plan["algorithm"] = cpu::name_of(choice.algorithm);
   plan["lanes"] = cpu::name_of(choice.lanes);
@@ -95,7 +73,7 @@ py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch
   plan["tile"] = std::make_pair(kernels.max_rows, kernels.cols);
   py::list phases;
   for (size_t a = 0; a < axes.size(); ++a) {
-    const Axis& axis = call.problem.geometry.axis[size_t(kAxes) - axes.size() + a];
+    const Axis& axis = problem.geometry.axis[size_t(kAxes) - axes.size() + a];
     py::list taps;
     if (phase_candidates(axis) <= kMostPhasesToList) {
       for (const AxisTaps& phase : forward_phases(axis)) taps.append(phase.tap_count);
@@ -157,6 +135,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_minimal_filtering", &cpu::set_minimal_filtering, py::arg("enabled"));
   bind_eager_call(m);
   bind_frozen_weight(m);
+#ifdef MXD_HAVE_CUDA
+  bind_cuda(m);
+#endif
   read_environment();
 }
 

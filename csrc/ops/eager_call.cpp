@@ -55,11 +55,14 @@ struct EagerCall {
   bool cudnn_off;
 
  private:
-  // Dense, in CPU memory, of a floating type, without a wrapper, a lazy sign or symbolic sizes.
+  // Dense, in the memory of a CPU or a GPU, of a floating type, without a wrapper, a lazy sign or
+  // symbolic sizes.
   static bool is_plain(const at::Tensor& tensor) {
     constexpr c10::DispatchKeySet kIgnored =
         c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
-    return (tensor.key_set() - kIgnored) == c10::DispatchKeySet(c10::DispatchKey::CPU) &&
+    const c10::DispatchKeySet keys = tensor.key_set() - kIgnored;
+    return (keys == c10::DispatchKeySet(c10::DispatchKey::CPU) ||
+            keys == c10::DispatchKeySet(c10::DispatchKey::CUDA)) &&
            tensor.is_floating_point() &&
            !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
   }
@@ -71,6 +74,11 @@ std::optional<c10::string_view> static_text(const std::optional<std::string>& tu
     if (*tune == text) return c10::string_view(text);
   }
   throw py::value_error("cudnn_tune must be one of its names, got '" + *tune + "'");
+}
+
+bool autocasts(const at::Tensor& tensor) {
+  const at::DeviceType type = tensor.device().type();
+  return (type == at::kCPU || type == at::kCUDA) && at::autocast::is_autocast_enabled(type);
 }
 
 // call_eagerly(call, data, weight, bias, frozen): the result, or None for what EagerCall does not
@@ -87,7 +95,7 @@ PyObject* call_eagerly(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   const bool plain = THPVariable_CheckExact(data) && THPVariable_CheckExact(weight) &&
                      (!bias || THPVariable_CheckExact(bias)) &&
                      !at::impl::torch_function_mode_enabled() &&
-                     !at::autocast::is_autocast_enabled(at::kCPU);
+                     !autocasts(THPVariable_Unpack(data));
   if (!plain) Py_RETURN_NONE;
   const at::Tensor* const bias_tensor = bias ? &THPVariable_Unpack(bias) : nullptr;
   if (!call->takes(THPVariable_Unpack(data), THPVariable_Unpack(weight), bias_tensor)) {

@@ -5,7 +5,6 @@
 #include <ATen/Functions.h>
 #include <ATen/MemoryOverlap.h>
 #include <c10/util/Exception.h>
-#include <unistd.h>
 
 #include <sstream>
 
@@ -430,21 +429,21 @@ void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor&
   if (bias) check_apart("bias", *bias);
 }
 
-void check_memory(const char* name, at::IntArrayRef shape, at::ScalarType dtype) {
-  // Asked once: a system call.
-  static const int64_t available =
-      int64_t(sysconf(_SC_PHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
+void check_memory(const char* name, at::IntArrayRef shape, at::ScalarType dtype,
+                  const Memory& memory) {
   int64_t bytes = int64_t(c10::elementSize(dtype));  // cannot overflow: check_bytes
   for (const int64_t size : shape) bytes *= size;
-  TORCH_CHECK_VALUE(bytes <= available, name, " must fit in the memory of this machine, ",
-                    available >> 20, " MiB, got shape ", tuple(shape), " of ", name_of(dtype));
+  TORCH_CHECK_VALUE(bytes <= memory.bytes, name, " must fit in the memory of ", memory.owner, ", ",
+                    memory.bytes >> 20, " MiB, got shape ", tuple(shape), " of ", name_of(dtype));
 }
 
 namespace {
 
 at::Tensor empty(const Shape<int64_t>& shape, const at::TensorOptions& options,
                  at::MemoryFormat format) {
-  return at::cpu::empty(shape, options, format);  // below the dispatcher, where the caller is
+  // Where the caller is: below the dispatcher, for the device that pays for the detour.
+  if (options.device().is_cpu()) return at::cpu::empty(shape, options, format);
+  return at::empty(shape, options, format);
 }
 at::Tensor empty(const Shape<c10::SymInt>& shape, const at::TensorOptions& options,
                  at::MemoryFormat format) {

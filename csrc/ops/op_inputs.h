@@ -58,8 +58,15 @@ template <class Int>
 void check_out(const at::Tensor& out, const Sizes<Int>& sizes, const at::Tensor& data,
                const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 
-// A result that could not be held by the memory of this machine is refused before it is asked for.
-void check_memory(const char* name, at::IntArrayRef shape, at::ScalarType dtype);
+// The memory that a device has in all, and what to call it.
+struct Memory {
+  int64_t bytes;
+  const char* owner;
+};
+
+// A result that the device could never hold is refused before it is asked for.
+void check_memory(const char* name, at::IntArrayRef shape, at::ScalarType dtype,
+                  const Memory& memory);
 
 // The result's memory format, by torch's rule for conv_transpose: channels last if one of the
 // operands is. 1-D is judged, and allocated, with a unit axis put before the last.

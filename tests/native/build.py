@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+EMULATOR = HERE.parent / "cuda_emulator"  # kernels of csrc/cuda as C++, and what runs them
 SANITIZER = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
 SANITIZER += ["-Wno-maybe-uninitialized"]  # at -O1, of vectors that are filled lane by lane
 # Flags of the compiler beyond setup.py's, and arguments of the program.
@@ -71,7 +72,7 @@ def build(variant: str) -> Path:
     program = out / "native_test"
     # The engine is compiled as the extension is; only a sanitizer's -O1 comes after its -O3.
     base = [*compiler(variant), "-std=c++17", *common, *VARIANTS[variant][0], "-pthread"]
-    base += [f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
+    base += [f"-I{ROOT / 'csrc'}", f"-I{HERE}", f"-I{EMULATOR}"]
 
     isa_flags = {ROOT / f"csrc/cpu/isa/kernels_{isa}.cpp": isas[isa] for isa in isas}
     isa_flags[ROOT / "csrc/cpu/isa/kernels_baseline.cpp"] = []
@@ -80,13 +81,21 @@ def build(variant: str) -> Path:
     sources += [*isa_flags, *HERE.glob("*.cpp")]
     headers = [*(ROOT / "csrc/core").glob("*.h"), *(ROOT / "csrc/cpu").glob("*.[hi]*")]
     headers += HERE.glob("*.h")
+    cuda_sources = [*(ROOT / "csrc/cuda").glob("*.c[pu]*"), *EMULATOR.glob("*.cpp")]
+    cuda_headers = [*(ROOT / "csrc/cuda").glob("*.h"), *EMULATOR.glob("*.h")]
+    sources += cuda_sources
     read = b"".join(path.read_bytes() for path in sorted(headers))
+    cuda_read = read + b"".join(path.read_bytes() for path in sorted(cuda_headers))
 
     def compile_one(source: Path) -> Path:
         """Compiles unless the object was made by this command from these very texts."""
         target = out / f"{source.parent.name}-{source.stem}.o"
-        command = [*base, *isa_flags.get(source, defines), "-c", str(source), "-o", str(target)]
-        text = shlex.join(command).encode() + read + source.read_bytes()
+        command = [*base, *isa_flags.get(source, defines)]
+        if source.suffix == ".cu":
+            command += ["-x", "c++"]
+        command += ["-c", str(source), "-o", str(target)]
+        context = cuda_read if source in cuda_sources else read
+        text = shlex.join(command).encode() + context + source.read_bytes()
         made_from = target.with_suffix(".made-from")
         key = hashlib.sha256(text).hexdigest()
         if not target.exists() or not made_from.exists() or made_from.read_text() != key:

@@ -26,6 +26,21 @@ struct Case {
   Integers out, data_grad, weight_grad;
 };
 
+// An operand where the pass reads it, a result where it writes it.
+struct Operand {
+  Operand(bool is_result, DType dtype, Layout layout, const Integers& values,
+          const std::array<bool, 5>& expanded, Random& random)
+      : strides(
+            strides_of(layout, values.size, is_result ? std::array<bool, 5>{} : expanded, random)),
+        input(dtype, is_result ? Integers({0, 0, 0, 0, 0}) : values, strides),
+        output(dtype, is_result ? values.size : Size{}, strides),
+        data(is_result ? output.data() : input.data()) {}
+  Strides strides;
+  Input input;
+  Output output;
+  void* data;
+};
+
 struct Setting {
   DType dtype;
   Layout data, weight, out;

@@ -1,0 +1,119 @@
+#include "ops/cuda_bindings.h"
+
+#include <c10/cuda/CUDAGuard.h>
+#include <cuda_runtime_api.h>
+
+#include "ops/described_problem.h"
+#include "ops/library_pass.h"
+#include "ops/own_kernels.h"
+#ifdef MXD_HAVE_CUDNN
+#include "ops/cudnn_plan.h"
+#endif
+
+namespace py = pybind11;
+
+namespace mxd::ops {
+namespace {
+
+py::dict dict_of(const Choice& choice) {
+  py::list timings;
+  for (const Timing& timing : choice.timings) {
+    timings.append(py::make_tuple(timing.candidate, timing.milliseconds, timing.workspace_bytes));
+  }
+  py::dict result;
+  result["engine"] = choice.engine;
+  result["reason"] = choice.reason;
+  result["workspace_bytes"] = choice.workspace_bytes;
+  result["timings"] = timings;
+  return result;
+}
+
+// What a call on CUDA tensors of these sizes would do, packed in one order. `kernel` is the
+// sentence of the own kernels, whoever computes the pass.
+py::dict choose_cuda(const std::string& pass, const std::string& dtype, int64_t batch,
+                     int64_t groups, int64_t in_channels, int64_t out_channels,
+                     const std::vector<AxisTuple>& axes, bool channels_last, int64_t workspace,
+                     const std::optional<std::string>& cudnn_tune, bool cudnn_off, bool bias,
+                     int device) {
+  const c10::cuda::CUDAGuard guard(c10::DeviceIndex(device));
+  Problem problem =
+      described_problem(dtype, batch, groups, in_channels, out_channels, axes, channels_last);
+  Arguments<int64_t> arguments{};
+  arguments.workspace = workspace;
+  if (cudnn_tune) arguments.cudnn_tune = *cudnn_tune;
+  arguments.cudnn_off = cudnn_off;
+  const int64_t limit = cudnn_tune == "fastest" ? kUnboundedBytes : workspace_bytes(workspace);
+  const cuda::Plan own = OwnKernels(pass_named(pass), problem, device, limit).plan();
+  Choice choice;
+  if (cudnn_off) {
+    choice.engine = "cuda";
+    choice.reason = "cudnn_off is True";
+  } else {
+    choice = library_choice(pass_named(pass), problem, channels_last, arguments, bias, device);
+  }
+  if (choice.engine == "cuda") choice.workspace_bytes = own.scratch_bytes;
+  py::dict result = dict_of(choice);
+  result["kernel"] = own.reason;
+  return result;
+}
+
+#ifdef MXD_HAVE_CUDNN
+// The plans that cuDNN offers on a device described by its JSON, which need not be there.
+py::dict survey_cudnn(const std::string& pass, const std::string& dtype, int64_t batch,
+                      int64_t groups, int64_t in_channels, int64_t out_channels,
+                      const std::vector<AxisTuple>& axes, bool channels_last, bool bias,
+                      bool allow_tf32, bool deterministic, const std::string& device) {
+  if (!cudnn_api()) throw std::runtime_error("torch has loaded no libcudnn");
+  CudnnProblem problem;
+  problem.pass = pass_named(pass);
+  const Problem described =
+      described_problem(dtype, batch, groups, in_channels, out_channels, axes, channels_last);
+  problem.dtype = described.dtype;
+  problem.geometry = described.geometry;
+  problem.channels_last = channels_last;
+  problem.bias = bias;
+  py::list plans;
+  const CudnnSurvey survey =
+      survey_plans(problem, {allow_tf32, deterministic}, {nullptr, device}, CudnnSearch::kAll,
+                   [&](const std::shared_ptr<CudnnPlan>& plan) {
+                     plans.append(py::make_tuple(plan->name(), plan->workspace_bytes()));
+                     return true;
+                   });
+  py::dict result;
+  result["plans"] = plans;
+  result["offered"] = survey.offered;
+  result["ruled_out"] = survey.ruled_out;
+  result["unsupported"] = survey.unsupported;
+  result["error"] = survey.error;
+  return result;
+}
+#endif
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def("choose_cuda", &choose_cuda, py::arg("pass_"), py::arg("dtype"), py::arg("batch"),
+        py::arg("groups"), py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"),
+        py::arg("channels_last"), py::arg("workspace"), py::arg("cudnn_tune"), py::arg("cudnn_off"),
+        py::arg("bias"), py::arg("device"));
+  m.def("library_decisions", &library_decisions,
+        "How many decisions between cuDNN's plans and the own kernels are kept.");
+  m.def("forget_library_decisions", &forget_library_decisions);
+#ifdef MXD_HAVE_CUDNN
+  m.def("survey_cudnn", &survey_cudnn, py::arg("pass_"), py::arg("dtype"), py::arg("batch"),
+        py::arg("groups"), py::arg("in_channels"), py::arg("out_channels"), py::arg("axes"),
+        py::arg("channels_last"), py::arg("bias"), py::arg("allow_tf32"), py::arg("deterministic"),
+        py::arg("device"));
+#endif
+}
+
+void add_cuda_build_info(py::dict& info) {
+  info["cuda"] = true;
+  info["cuda_version"] =
+      std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+  info["cuda_archs"] = MXD_CUDA_ARCHS;
+  const std::string cudnn = library_version();
+  if (!cudnn.empty()) info["cudnn"] = cudnn;
+}
+
+}  // namespace mxd::ops
