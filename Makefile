@@ -117,7 +117,8 @@ $(VENV)-cuda/bin/python:
 	@$(PYTHON) -m venv --clear $(VENV)-cuda
 	@$@ -m pip install -q '$(CUDA_TORCH)' numpy pytest hypothesis ninja 'setuptools>=77' wheel || { rm -rf $(VENV)-cuda; exit 1; }
 
-cuda-check: $(filter $(VENV)-cuda/bin/python,$(CUDA_PYTHON)) ## without a GPU: every .cu for every architecture, then build, import, trace, refuse
+cuda-check: ## without a GPU: every .cu for every architecture, then build, import, trace, refuse
+	@$(if $(filter $(VENV)-cuda/%,$(CUDA_PYTHON)),$(MAKE) $(VENV)-cuda/bin/python,:)
 	@$(CUDA_PYTHON) tests/cuda_check.py $(ARGS)
 	$(BUILD_CUDA)
 	@$(CUDA_RUN) -m pytest tests/test_cuda_build.py tests/test_import.py tests/test_bad_calls.py

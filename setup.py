@@ -121,8 +121,6 @@ class Build(BuildExtension):
                 extra_postargs={"cxx": [*plain_flags, *flags]},
                 depends=ext.depends,
             )
-        if not WHY_NO_CUDA:
-            ext.sources += wrapped_for_nvcc(build_dir / "cuda")
         super().build_extension(ext)
 
 
@@ -153,21 +151,6 @@ def sources() -> list[str]:
         found += sorted((ROOT / "csrc/cuda").glob("*.cu"))
     names = [str(p.relative_to(ROOT)) for p in found]
     return [*names, "csrc/cpu/isa/kernels_baseline.cpp"]
-
-
-def wrapped_for_nvcc(folder: Path) -> list[str]:
-    """The host's side of csrc/cuda as .cu files: it shares headers with the kernels, which only
-    nvcc reads.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    wrappers = []
-    for source in sorted((ROOT / "csrc/cuda").glob("*.cpp")):
-        wrapper = folder / f"{source.stem}_host.cu"
-        text = f'#include "cuda/{source.name}"\n'
-        if not wrapper.exists() or wrapper.read_text() != text:
-            wrapper.write_text(text)
-        wrappers.append(os.path.relpath(wrapper))
-    return wrappers
 
 
 def extension() -> CppExtension:

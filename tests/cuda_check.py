@@ -1,7 +1,7 @@
 """Compiles every .cu for GPU architectures, each with -Icsrc alone, and looks for spills.
 
     python tests/cuda_check.py                    # sm_75 to sm_100, as nvcc knows them, and sm_90a
-    python tests/cuda_check.py --archs 80 90a     # some
+    python tests/cuda_check.py --archs 80 90a --only product
     python tests/cuda_check.py --where-possible   # without nvcc: says so, and that is no failure
 
 Needs nvcc (CUDA_HOME= names its folder) and the standard library of Python only; no GPU.
@@ -67,6 +67,7 @@ def compile_one(nvcc: str, source: Path, arch: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--archs", nargs="+", help="e.g. 80 90a")
+    parser.add_argument("--only", default="", help="regular expression on the names of files")
     parser.add_argument("--where-possible", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
@@ -78,6 +79,7 @@ def main() -> int:
         return 0 if args.where_possible else 1
     archs = args.archs or known_archs(nvcc)
     sources = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+    sources = [source for source in sources if re.search(args.only, source.name)]
     with ThreadPoolExecutor(args.jobs) as pool:
         faults = list(
             pool.map(

@@ -8,8 +8,9 @@ namespace mxd::cuda {
 struct Choice {
   std::string reason;
   ProductPlan product;
+  int64_t weight_bytes = 0;  // of a copy of the weight with its rows innermost; 0: none is made
 
-  int64_t scratch_bytes() const { return product.partial_bytes; }
+  int64_t scratch_bytes() const { return weight_bytes + product.partial_bytes; }
 };
 
 Choice choose(Pass pass, const Problem& problem, const Device& device, const Settings& settings);

@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "cuda/algorithm.h"
+#include "cuda/weight_copy.h"
 #include "cuda_emulator.h"
 #include "element.h"
 #include "passes.h"
@@ -239,8 +240,23 @@ void check_direct(const Case& c, const Emulated& setting, Random& random) {
   }
 }
 
+// With the weight copied into another order first, whether that pays or not.
+void check_copied_weight(const Case& c, const Emulated& setting, Random& random) {
+  for (const Pass pass : {Pass::kForward, Pass::kDataGradient}) {
+    Bench bench(c, setting, pass, random);
+    const Problem arranged = cuda::with_rows_innermost(pass, bench.problem);
+    ProductPlan plan = cuda::plan_product(pass, arranged, kDevice, {});
+    void* scratch = bench.allow(count_of(c.weight.size) * size_of(setting.dtype));
+    cuda::emulator::set_most_blocks(draw(random, 1, 9));
+    cuda::copy_weight(pass, bench.problem, scratch, nullptr);
+    plan.params.product.a = scratch;
+    cuda::run_product(plan, setting.dtype, nullptr, nullptr);
+    bench.check("copied weight");
+  }
+}
+
 MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, direction, index") {
-  const int64_t count = std::max<int64_t>(options().count / 4, 1);
+  const int64_t count = std::max<int64_t>(options().count / 6, 1);
   for (int64_t i = 0; i < count; ++i) {
     Random random(options().seed * 1000003 + uint64_t(i));
     const Geometry geometry = random_problem(random, options().products / 64);
@@ -251,6 +267,7 @@ MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, di
     check_products(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random), Kind(i / 8 % 3),
                    random);
     check_direct(c, random_setting(dtype, random), random);
+    check_copied_weight(c, random_setting(dtype, random), random);
   }
 }
 

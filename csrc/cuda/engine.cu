@@ -1,6 +1,7 @@
 #include "cuda/engine.h"
 
 #include "cuda/algorithm.h"
+#include "cuda/weight_copy.h"
 
 namespace mxd::cuda {
 
@@ -11,8 +12,13 @@ Plan plan(Pass pass, const Problem& problem, const Device& device, const Setting
 
 void run(Pass pass, const Problem& problem, const Device& device, const Settings& settings,
          void* scratch, CUstream_st* stream) {
-  const Choice choice = choose(pass, problem, device, settings);
-  run_product(choice.product, problem.dtype, scratch, stream);
+  Choice choice = choose(pass, problem, device, settings);
+  if (choice.weight_bytes > 0) {
+    copy_weight(pass, problem, scratch, stream);
+    choice.product.params.product.a = scratch;
+  }
+  void* partial = static_cast<char*>(scratch) + choice.weight_bytes;
+  run_product(choice.product, problem.dtype, partial, stream);
 }
 
 }  // namespace mxd::cuda
