@@ -31,12 +31,6 @@ MXD_DEVICE void barrier() { __syncthreads(); }
 // A barrier that also tells every thread whether any said yes.
 MXD_DEVICE bool barrier_or(bool mine) { return __syncthreads_or(mine) != 0; }
 
-// The value of the lane whose number differs in these bits.
-template <class T>
-MXD_DEVICE T shuffle_xor(T value, int bits) {
-  return __shfl_xor_sync(0xffffffffu, value, bits);
-}
-
 template <class T>
 MXD_DEVICE T read(const T* global) {
   return *global;

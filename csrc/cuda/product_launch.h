@@ -54,7 +54,8 @@ void launch_product(const ProductChoice& choice, const ProductParams<Index>& par
       }
     }
     if (choice.shape == TileShape::kNarrow) {
-      return launch_math<SimtMath<T, 8, 256, 8, 8, 4>, T>(choice, params, stream);
+      constexpr int kDepth = sizeof(T) == 8 ? 4 : 8;  // what waits in registers takes no more
+      return launch_math<SimtMath<T, 8, 256, kDepth, 8, 4>, T>(choice, params, stream);
     }
   }
   launch_math<SimtMath<T, 64, 64, 16, 4, 4>, T>(choice, params, stream);

@@ -98,16 +98,6 @@ inline void barrier() { emulator::block_barrier(false); }
 inline bool barrier_or(bool mine) { return emulator::block_barrier(mine); }
 
 template <class T>
-T shuffle_xor(T value, int bits) {
-  const unsigned char* all = emulator::exchange(&value, sizeof value);
-  T result;
-  std::memcpy(&result,
-              all + size_t((thread_index() % emulator::kLanes) ^ bits) * emulator::kMostExchanged,
-              sizeof result);
-  return result;
-}
-
-template <class T>
 T read(const T* global) {
   return emulator::check_global(global, sizeof(T), false) ? *global : T{};
 }

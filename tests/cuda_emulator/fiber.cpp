@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define MXD_ASAN 1
 #else
@@ -117,6 +118,11 @@ void Fibers::start(int count, std::function<void(int)> body) {
     fibers_.back()->allocate();
   }
   for (int i = 0; i < count; ++i) {
+#if MXD_ASAN
+    // The frames of a fiber that has ended were never left.
+    constexpr size_t kFrames = size_t(1) << 13;
+    __asan_unpoison_memory_region(fibers_[size_t(i)]->stack + kStackBytes - kFrames, kFrames);
+#endif
     fibers_[size_t(i)]->context.prepare(fibers_[size_t(i)]->stack, kStackBytes, enter);
     fibers_[size_t(i)]->ended = false;
   }
