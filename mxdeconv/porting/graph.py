@@ -238,6 +238,9 @@ class Builder:
             name, module = self._modules[key]
         else:
             module = operation.make(self._layer_shapes(node, operation, own))
+            types = {self._dtype(node.inputs[p][0]) for p in own if p not in computed}
+            if len(types) == 1 and (dtype := types.pop()).is_floating_point:
+                module.to(dtype)  # for its run on meta; the parameters that come have it
             if isinstance(module, Constant):
                 self._constant_entries += module.value.numel()
                 if self._constant_entries > MOST_ENTRIES:
