@@ -289,7 +289,9 @@ def test_data_of_the_type_of_the_weights(tmp_path: Path) -> None:
         {"op": "Activation", "name": "act", "inputs": [2], "act_type": "relu"},
         heads=[3],
     )
-    module = load_symbol(text, {"w": integers(3, 2, 2).half()})
+    weights = {"w": integers(3, 2, 2).half()}
+    assert load_symbol(text, weights, inputs={"data": (1, 3, 4)}).up.weight.dtype == torch.half
+    module = load_symbol(text, weights)
     outcome = convert(module, tmp_path / "m.pt2", {"data": (1, 3, 4)})
     assert outcome.outputs[0].agrees
     (output,) = [torch.export.load(tmp_path / "m.pt2").module()(integers(1, 3, 4).half())]

@@ -21,7 +21,13 @@ from mxdeconv.porting.names import to_identifier
 from mxdeconv.porting.operators.computed import Computed
 from mxdeconv.porting.operators.constant import MOST_ENTRIES, Constant
 from mxdeconv.porting.operators.table import Function, Layer, Operation
-from mxdeconv.porting.reading import Shape, data_dtype, find_parameters, read_operations
+from mxdeconv.porting.reading import (
+    Shape,
+    data_dtype,
+    find_parameters,
+    read_operations,
+    stated_dtype,
+)
 from mxdeconv.porting.source import show_shape
 from mxdeconv.porting.symbol import VARIABLE, Node, PortingError, Symbol, stated_shape
 
@@ -141,10 +147,11 @@ class Builder:
         if stated is not None and number not in self.labels:
             self.meta["shapes"][node.name] = stated
         shape = (self.inputs or {}).get(node.name, stated)
-        dtype = self.meta["dtypes"][node.name] = data_dtype(
+        self.meta["dtypes"][node.name] = data_dtype(
             *(self.symbol, self.operations, self.params, number)
         )
         if shape is not None:
+            dtype = stated_dtype(node) or torch.float32  # layers on meta are made in float32
             self.examples[number] = [torch.empty(shape, device="meta", dtype=dtype)]
         elif number in self.labels:
             self.examples[number] = [None]

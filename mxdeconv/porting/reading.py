@@ -127,13 +127,19 @@ def _labels(symbol: Symbol, operations: Operations) -> set[int]:
     }
 
 
+def stated_dtype(node: Node) -> torch.dtype | None:
+    code = node.attrs.get("__dtype__", "")
+    known = code.isdigit() and int(code) < len(_DTYPE_NUMBERS)
+    return _DTYPE_NUMBERS[int(code)] if known else None
+
+
 def data_dtype(
     symbol: Symbol, operations: Operations, params: Mapping[str, Tensor] | None, number: int
 ) -> torch.dtype:
     """The type of a variable's data: as the symbol states it, or that of the weights it meets."""
-    code = symbol.nodes[number].attrs.get("__dtype__", "")
-    if code.isdigit() and int(code) < len(_DTYPE_NUMBERS):
-        return _DTYPE_NUMBERS[int(code)]
+    stated = stated_dtype(symbol.nodes[number])
+    if stated is not None:
+        return stated
     for node, operation in zip(symbol.nodes, operations, strict=True):
         if not isinstance(operation, Layer) or node.inputs[:1] != [(number, 0)]:
             continue
