@@ -1,12 +1,12 @@
 // The kernel of every dense pass: tiles of C (see product.h), a block for each, its threads
 // bringing tiles of A and B through shared memory.
 //
-//   fetch 0                              what a thread fetches of the next tiles waits in registers
-//   for each tile of terms i:            while it multiplies those of shared memory
+//   fetch 0                    what a thread fetches waits in its registers
+//   for each tile i:
 //     store i to buffer i % 2
-//     barrier                            all of tile i is stored, and nobody reads tile i - 1 any
-//     more, fetch i + 1                        whose buffer is the next to be written multiply
-//     buffer i % 2
+//     barrier                  all of i is stored; nobody reads i - 1, whose buffer comes next
+//     fetch i + 1              on its way while this one is multiplied
+//     multiply buffer i % 2
 //
 // A zero stands for every missing element of B. That is right as long as the A it meets is finite:
 // the barrier tells all threads if one of them stored an A that is not, and the tile is multiplied
