@@ -2,12 +2,10 @@
 //
 //   C[m, n] = sum over k of A[k, m] * B[k, n]
 //
-//                  m (row)        n (column)                   k (term)                  A       B
-//                  C
-//   forward        out channel    (image, result) of a phase   (tap, in channel)         weight
-//   data  out data gradient  in channel     (image, pixel)               (tap, out channel) weight
-//   out   data weight grad.   in channel     (out channel, tap)           (image, input pixel) data
-//   out   weight
+//   pass     m, row       n, column                 k, term             A       B     C
+//   forward  out channel  image, result of a phase  tap, in channel     weight  data  out
+//   data     in channel   image, pixel              tap, out channel    weight  out   data
+//   weight   in channel   out channel, tap          image, input pixel  data    out   weight
 //
 // n and k are digits: one for each axis, and one other. A is where its digits say, always. B is
 // read on each axis at  origin + n * column_step + k * term_step  and is missing outside of [0,
