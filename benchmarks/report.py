@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-Series = tuple[str, bool, int]  # dtype, channels_last, threads
+Series = tuple[str, bool, int, str]  # dtype, channels_last, threads, instruction set
 
 HERE = Path(__file__).parent
 PASSES = {"fwd": "forward", "dgrad": "data gradient", "wgrad": "weight gradient"}
@@ -42,7 +42,7 @@ class Figures:
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows: dict[Series, dict[str, dict[str, dict[str, Row]]]] = {}
         for row in rows:
-            series = (row["dtype"], row["channels_last"], row["threads"])
+            series = (row["dtype"], row["channels_last"], row["threads"], row["isa"])
             layers = self.rows.setdefault(series, {})
             passes = layers.setdefault(row["layer"], {})
             passes.setdefault(row["pass_name"], {})[row["backend"]] = row
@@ -64,9 +64,9 @@ class Figures:
 
 
 def title(series: Series) -> str:
-    dtype, channels_last, threads = series
+    dtype, channels_last, threads, isa = series
     layout = "channels_last" if channels_last else "channels first"
-    return f"{dtype}, {layout}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{dtype}, {layout}, {threads} thread{'' if threads == 1 else 's'}, {isa}"
 
 
 def geomean(values: Iterable[float]) -> float:
@@ -268,7 +268,8 @@ def draw(figures: Figures, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    series = [s for s in figures.rows if s[0] == "float32" and s[2] == 1][:2]
+    isa = next(iter(figures.rows))[3]
+    series = [s for s in figures.rows if s[0] == "float32" and s[2:] == (1, isa)][:2]
     series = series or list(figures.rows)[:1]
     names = list(dict.fromkeys(layer for s in series for layer in figures.rows[s]))
     height = 1.6 + 0.24 * len(names)
