@@ -338,6 +338,8 @@ def test_onnx_of_operators_that_torch_does_not_translate(tmp_path: Path) -> None
     assert convert(module, tmp_path / "m.onnx", {"a": (2, 3), "b": (2, 3)}).outputs[0].agrees
     whole = {"data": torch.tensor([-3, 2, 5])}
     assert convert(one_node("_maximum_scalar", "data", scalar=2), tmp_path / "m.onnx", whole)
+    wholes = {"a": torch.tensor([-3, 2, 5]), "b": torch.tensor([2, 3, 2])}
+    assert convert(one_node("broadcast_mod", "a", "b"), tmp_path / "m.onnx", wholes)
     with pytest.raises(ConversionError, match=r"m\.onnx cannot be written: .*erf_inv") as caught:
         convert(one_node("erfinv", "data"), tmp_path / "e.m.onnx", {"data": (3,)})
     assert len(str(caught.value).splitlines()) == 1

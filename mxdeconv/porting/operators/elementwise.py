@@ -35,7 +35,9 @@ def remainder(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _zero(data: Tensor) -> Tensor:
-    """Zeros with the gradient of finite data."""
+    """Zeros with the gradient of finite data. ONNX asks no integer whether it is finite."""
+    if not data.dtype.is_floating_point:
+        return torch.zeros_like(data)
     finite = torch.where(torch.isfinite(data), data, torch.zeros_like(data))
     return finite - finite.detach()
 
