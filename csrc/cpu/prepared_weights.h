@@ -6,7 +6,6 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "cpu/scratch.h"
@@ -31,14 +30,14 @@ class PreparedWeights {
   // Keeps at most so many bytes: forms that were not used for longest make way for new ones.
   explicit PreparedWeights(int64_t most_bytes) : most_bytes_(most_bytes) {}
 
-  // The form with this key, filled by `prepare` if there is none. One thread at a time prepares.
+  // The form with this key, filled by `prepare` if there is none. One thread of the
+  // process at a time prepares.
   std::shared_ptr<const Form> get(const Key& key, int64_t bytes, const Prepare& prepare);
 
   int64_t bytes() const;
 
  private:
   const int64_t most_bytes_;
-  mutable std::mutex mutex_;
   std::list<std::shared_ptr<const Form>> forms_;  // the one used last in front
   int64_t bytes_ = 0;
 };
