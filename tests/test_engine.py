@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from passes import (
 )
 from torch import Tensor
 
+import mxdeconv
 from mxdeconv import ops
 from mxdeconv.testing import LAYERS, SMALL, Operands, Problem, integer_data, random_data
 
@@ -270,3 +273,34 @@ def test_memory_format_is_channels_last_if_an_operand_is(rank: int, dtype: torch
         ):
             assert is_channels_last(result) == expected
             assert result.is_contiguous() != expected
+
+
+# Memory of results ----------------------------------------------------------------------------
+
+SMAPS = Path("/proc/self/smaps")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
+
+
+def flags_of_memory(address: int) -> list[str]:
+    """What the kernel notes of the mapping that holds the address."""
+    inside = False
+    for line in SMAPS.read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            start, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+            inside = start <= address < end
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError(f"no mapping holds {address:#x}")
+
+
+@pytest.mark.skipif(
+    not (SMAPS.exists() and HUGE_PAGES.exists()), reason="the system has no huge pages to ask for"
+)
+def test_large_results_ask_for_huge_pages() -> None:
+    """Where two huge pages fit, one lies within whole: its kind is asked for, of no more memory."""
+    data, weight = torch.ones(1, 1, 1024, 1024), torch.ones(1, 1, 1, 1)
+    out = mxdeconv.deconvolution(data, weight, kernel=(1, 1), num_filter=1)
+    page = 2 << 20
+    first = -(-out.data_ptr() // page) * page
+    assert "hg" in flags_of_memory(first)
+    assert torch.equal(out, data)

@@ -37,16 +37,16 @@ inline int64_t workspace_bytes(int64_t megabytes) {
 }
 
 // The ops of one device. Device has
-//   static Memory memory(const at::Tensor&)   what a result on the tensor's device must fit in
-//   static void run(const PassCall&)          computes a result that is not empty
+//   static Memory memory(const at::Tensor&)         what a result on the tensor's device must fit
+//   in static void about_to_fill(const at::Tensor&)  the tensor is fresh and will be written whole
+//   static void run(const PassCall&)                computes a result that is not empty
 template <class Device>
 struct DeviceOps {
   static at::Tensor forward(const at::Tensor& data, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, MXD_INT_PARAMETERS) {
     const Arguments<int64_t> args{MXD_PASS_PARAMETERS};
     const Sizes<int64_t> sizes = check_forward<int64_t>(data, weight, bias, args);
-    check_memory("out", sizes.out, data.scalar_type(), Device::memory(data));
-    at::Tensor out = empty_result(sizes.out, data, weight);
+    at::Tensor out = fresh_result("out", sizes.out, data, weight);
     if (out.numel() != 0) {
       Device::run(pass_call(Pass::kForward, data, weight, out, bias, sizes, args));
     }
@@ -68,8 +68,7 @@ struct DeviceOps {
                                   MXD_INT_PARAMETERS) {
     const Arguments<int64_t> args{MXD_PASS_PARAMETERS};
     const Sizes<int64_t> sizes = check_data_gradient<int64_t>(weight, out_grad, args);
-    check_memory("data gradient", sizes.data, weight.scalar_type(), Device::memory(weight));
-    at::Tensor data = empty_result(sizes.data, weight, out_grad);
+    at::Tensor data = fresh_result("data gradient", sizes.data, weight, out_grad);
     if (data.numel() != 0) {
       Device::run(
           pass_call(Pass::kDataGradient, data, weight, out_grad, std::nullopt, sizes, args));
@@ -81,8 +80,7 @@ struct DeviceOps {
                                     MXD_INT_PARAMETERS) {
     const Arguments<int64_t> args{MXD_PASS_PARAMETERS};
     const Sizes<int64_t> sizes = check_weight_gradient<int64_t>(data, out_grad, args);
-    check_memory("weight gradient", sizes.weight, data.scalar_type(), Device::memory(data));
-    at::Tensor weight = empty_result(sizes.weight, data, out_grad);
+    at::Tensor weight = fresh_result("weight gradient", sizes.weight, data, out_grad);
     Device::run(
         pass_call(Pass::kWeightGradient, data, weight, out_grad, std::nullopt, sizes, args));
     return weight;
@@ -93,6 +91,15 @@ struct DeviceOps {
     library.impl("deconvolution_data", data_gradient);
     library.impl("deconvolution_weight", weight_gradient);
     library.impl("deconvolution_into", forward_into);
+  }
+
+ private:
+  static at::Tensor fresh_result(const char* name, const Shape<int64_t>& shape,
+                                 const at::Tensor& first, const at::Tensor& second) {
+    check_memory(name, shape, first.scalar_type(), Device::memory(first));
+    at::Tensor result = empty_result(shape, first, second);
+    Device::about_to_fill(result);
+    return result;
   }
 };
 
