@@ -28,13 +28,18 @@ inline __attribute__((always_inline)) void store_count(Acc* p, Vec<Acc> v, int64
   }
 }
 
+constexpr int64_t kStepsAhead = 8;  // of those that are prefetched
+
 // Elements `kStride` apart along i: whole runs are copied.
 template <int kStride, class T, class Acc>
 void pack_runs(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t steps,
                int64_t k_stride) {
   constexpr int kLanes = Simd<Acc>::kLanes;
+  // No hardware prefetcher follows a step to another page.
+  const int64_t ahead = kStepsAhead * k_stride;
   for (int64_t k = 0; k < steps; ++k) {
     for (int64_t i = 0; i < rows; i += kLanes) {
+      __builtin_prefetch(src + ahead + i * kStride);
       store_count<Acc>(dst + i, load_strided<kStride>(src + i * kStride, rows - i), rows - i);
     }
     dst += width;

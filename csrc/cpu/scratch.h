@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "core/huge_pages.h"
+
 namespace mxd::cpu {
 
 constexpr int64_t kAlignment = 64;  // one cache line, one AVX-512 vector
@@ -20,6 +22,7 @@ class Scratch {
  public:
   explicit Scratch(int64_t bytes)
       : data_(static_cast<char*>(::operator new (size_t(bytes), std::align_val_t{kAlignment}))) {
+    ask_for_huge_pages(data_, size_t(bytes));
     if (poison_scratch()) {
       for (int64_t i = 0; i < bytes; ++i) data_[i] = char(0xff);
     }

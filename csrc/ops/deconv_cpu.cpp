@@ -1,9 +1,7 @@
 // CPU kernels of the ops: torch's threads and memory, lent to the engine.
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdint>
-
+#include "core/huge_pages.h"
 #include "cpu/engine.h"
 #include "ops/at_threads.h"
 #include "ops/frozen_weight.h"
@@ -19,17 +17,8 @@ struct Cpu {
     return {bytes, "this machine"};
   }
 
-  // Asks the system for huge pages: a page fault for every 4 KiB of a fresh result takes longer
-  // than a memory-bound layer computes on it. Only those that lie within the result whole are asked
-  // for, so that it takes no more memory; where there are none, nothing happens.
-  static void about_to_fill([[maybe_unused]] const at::Tensor& result) {
-#ifdef MADV_HUGEPAGE
-    constexpr uintptr_t kPage = uintptr_t(2) << 20;
-    const auto start = reinterpret_cast<uintptr_t>(result.const_data_ptr());
-    const uintptr_t first = (start + kPage - 1) & -kPage;
-    const uintptr_t last = (start + result.nbytes()) & -kPage;
-    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
+  static void about_to_fill(const at::Tensor& result) {
+    ask_for_huge_pages(result.data_ptr(), result.nbytes());
   }
 
   static void run(const PassCall& call) {
