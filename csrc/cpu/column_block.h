@@ -34,20 +34,23 @@ class ColumnBlock {
   virtual void pack(const Kernels& kernels, const char* src, const Chunk& chunk,
                     char* dst) const = 0;
   // Where the source of a panel's columns lies in what pack() wrote, in elements of the accumulate
-  // type: step after step, panel.width() apart. -1: no column of the panel has a source.
+  // type: step after step, step() apart. -1: no column of the panel has a source.
   virtual int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const = 0;
 
   // Whether pack() has written a panel's source, or zeros, at every innermost shift between two at
   // which at() finds some.
   virtual bool packs_between() const = 0;
 
+  // From one channel's source to the next, in elements.
+  int64_t step() const { return step_; }
   const std::vector<ColumnRun>& runs() const { return runs_; }
   const Panels& panels() const { return panels_; }
 
  protected:
-  explicit ColumnBlock(const Panels& panels) : panels_(panels) {}
+  ColumnBlock(const Panels& panels, int64_t step) : panels_(panels), step_(step) {}
 
   const Panels panels_;
+  const int64_t step_;
   std::vector<ColumnRun> runs_;
 };
 

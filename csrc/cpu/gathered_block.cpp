@@ -7,7 +7,7 @@ namespace mxd::cpu {
 
 GatheredBlock::GatheredBlock(const ColumnGrid& grid, const TensorView& src, int64_t begin,
                              const Panels& panels)
-    : ColumnBlock(panels), grid_(grid), src_(src) {
+    : ColumnBlock(panels, panels.width(0)), grid_(grid), src_(src) {
   const std::vector<Section>& sections = grid.sections();
   auto section =
       std::upper_bound(sections.begin(), sections.end(), begin,

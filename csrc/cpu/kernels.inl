@@ -57,6 +57,10 @@ void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
       Vec<Acc> c[kVectors];
       c[0] = load<Acc>(col);
       if constexpr (kVectors == 2) c[1] = load<Acc>(second);
+      if constexpr (kRows >= 8) {  // with fewer, the loads are what takes the time
+        __builtin_prefetch(col + 8 * col_stride);
+        if constexpr (kVectors == 2) __builtin_prefetch(second + 8 * col_stride + kLanes - 1);
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2

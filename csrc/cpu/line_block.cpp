@@ -4,8 +4,8 @@
 
 namespace mxd::cpu {
 
-LineCut::LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns,
-                 int64_t elements) {
+LineCut::LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns, int64_t elements,
+                 bool may_slide) {
   const int64_t s0 = int64_t(grid.axis(0).shifts.size());
   const int64_t s1 = int64_t(grid.axis(1).shifts.size());
   const int64_t s2 = int64_t(grid.axis(2).shifts.size());
@@ -13,20 +13,41 @@ LineCut::LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns
   const int64_t vectors = columns / kernels.vector;
   const int64_t parts = ceil_div(row_vectors, vectors);
   block_vectors = ceil_div(row_vectors, parts);
+  const int64_t most_rows = std::clamp<int64_t>(vectors / block_vectors, 1, grid.axis(1).columns);
+  // The two vectors of a tile must lie in one row, and so have a source at the same shifts.
+  const bool pairs_in_rows = most_rows == 1 || block_vectors % 2 == 0;
+  line = kernels.vector;
+  if (may_slide && s2 > 1 && pairs_in_rows) slide(grid.axis(2), kernels.vector);
+  const int64_t row_elements = slides()
+                                   ? ceil_div(block_vectors, 2) * int64_t(remainders.size()) * line
+                                   : block_vectors * s2 * kernels.vector;
   // Source rows of so many rows of the grid.
   const int64_t reach = grid.axis(1).shifts.empty()
                             ? 0
                             : std::abs(grid.axis(1).shifts.back() - grid.axis(1).shifts.front());
   const auto elements_of = [&](int64_t rows) {
     const int64_t source_rows = std::min(rows * s1, (rows - 1) * grid.axis(1).src_step + reach + 1);
-    return s0 * source_rows * block_vectors * s2 * kernels.vector;
+    return s0 * source_rows * row_elements;
   };
-  block_rows = std::clamp<int64_t>(vectors / block_vectors, 1, grid.axis(1).columns);
+  block_rows = most_rows;
   while (block_rows > 1 && elements_of(block_rows) > elements) --block_rows;
   block_rows = ceil_div(grid.axis(1).columns, ceil_div(grid.axis(1).columns, block_rows));
   channel_elements = elements_of(block_rows);
+  channel_steps = channel_elements / row_elements * block_vectors * s2 * kernels.vector;
   blocks = grid.batch() * grid.axis(0).columns * ceil_div(grid.axis(1).columns, block_rows) *
            ceil_div(row_vectors, block_vectors);
+}
+
+void LineCut::slide(const GridAxis& axis, int64_t vector) {
+  const int64_t least = *std::min_element(axis.shifts.begin(), axis.shifts.end());
+  int64_t furthest = 0;
+  for (const int64_t shift : axis.shifts) {
+    remainders.push_back((shift - least) % axis.src_step);
+    furthest = std::max(furthest, (shift - least) / axis.src_step);
+  }
+  std::sort(remainders.begin(), remainders.end());
+  remainders.erase(std::unique(remainders.begin(), remainders.end()), remainders.end());
+  line = (2 + ceil_div(furthest, vector)) * vector;
 }
 
 LineBlock::Place LineBlock::place_of(const ColumnGrid& grid, const LineCut& cut, int64_t block) {
@@ -46,15 +67,17 @@ LineBlock::Place LineBlock::place_of(const ColumnGrid& grid, const LineCut& cut,
 
 LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernels& kernels,
                      const LineCut& cut, int64_t block)
-    : LineBlock(grid, src, kernels, place_of(grid, cut, block)) {}
+    : LineBlock(grid, src, kernels, cut, place_of(grid, cut, block)) {}
 
 LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernels& kernels,
-                     const Place& place)
-    : ColumnBlock(Panels::of_vectors(kernels, place.rows * place.vectors * kernels.vector)),
+                     const LineCut& cut, const Place& place)
+    : ColumnBlock(Panels::of_vectors(kernels, place.rows * place.vectors * kernels.vector),
+                  cut.line),
       grid_(grid),
       src_(src),
       place_(place),
-      vector_(kernels.vector) {
+      vector_(kernels.vector),
+      slides_(cut.slides()) {
   const GridAxis& axis0 = grid.axis(0);
   for (size_t s = 0; s < axis0.shifts.size(); ++s) {
     const bool exists = place.plane >= axis0.valid[s].begin && place.plane < axis0.valid[s].end;
@@ -71,21 +94,15 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
   }
   std::sort(source_rows_.begin(), source_rows_.end());
   source_rows_.erase(std::unique(source_rows_.begin(), source_rows_.end()), source_rows_.end());
-  const GridAxis& axis2 = grid.axis(2);
-  for (int64_t v = 0; v < place.vectors; ++v) {
-    const int64_t column = (place.first_vector + v) * vector_;
-    for (size_t s = 0; s < axis2.shifts.size(); ++s) {
-      const int64_t begin = std::clamp<int64_t>(axis2.valid[s].begin - column, 0, vector_);
-      const int64_t end = std::clamp<int64_t>(axis2.valid[s].end - column, begin, vector_);
-      runs_of_row_.push_back({int64_t(runs_of_row_.size()) * vector_,
-                              (axis2.shifts[s] + column * axis2.src_step) * src.axis[2], vector_,
-                              begin, end});
-    }
+  if (slides_) {
+    copy_remainders(cut);
+  } else {
+    copy_shifts();
   }
   const int64_t first = place.first_vector * vector_;
   for (int64_t row = 0; row < place.rows; ++row) {
     runs_.push_back({row * place.vectors * vector_,
-                     std::min(place.vectors * vector_, axis2.columns - first),
+                     std::min(place.vectors * vector_, grid.axis(2).columns - first),
                      place.batch,
                      {place.plane, place.first_row + row, first},
                      2});
@@ -93,33 +110,82 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
   place_panels(row_of);
 }
 
+// A vector for every shift.
+void LineBlock::copy_shifts() {
+  const GridAxis& axis = grid_.axis(2);
+  inner_shifts_ = int64_t(axis.shifts.size());
+  row_elements_ = place_.vectors * inner_shifts_ * vector_;
+  copied_.reserve(size_t(place_.vectors * inner_shifts_));
+  inner_.reserve(size_t(place_.vectors * inner_shifts_));
+  for (int64_t v = 0; v < place_.vectors; ++v) {
+    const int64_t column = (place_.first_vector + v) * vector_;
+    for (size_t s = 0; s < axis.shifts.size(); ++s) {
+      const int64_t begin = std::clamp<int64_t>(axis.valid[s].begin - column, 0, vector_);
+      const int64_t end = std::clamp<int64_t>(axis.valid[s].end - column, begin, vector_);
+      const int64_t dst = int64_t(copied_.size()) * vector_;
+      copied_.push_back(
+          {dst, 0, (axis.shifts[s] + column * axis.src_step) * src_.axis[2], begin, end});
+      inner_.push_back({begin < end ? dst : -1, 0});
+    }
+  }
+}
+
+// For every tile a line of each remainder, with zeros where the source ends.
+void LineBlock::copy_remainders(const LineCut& cut) {
+  const GridAxis& axis = grid_.axis(2);
+  const int64_t step = axis.src_step;
+  const int64_t least = *std::min_element(axis.shifts.begin(), axis.shifts.end());
+  const int64_t tiles = ceil_div(place_.vectors, 2);
+  const int64_t lines = int64_t(cut.remainders.size());
+  inner_shifts_ = int64_t(axis.shifts.size());
+  row_elements_ = tiles * lines * cut.line;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t column = (place_.first_vector + 2 * tile) * vector_;
+    for (int64_t l = 0; l < lines; ++l) {
+      for (int64_t i = 0; i < cut.line; i += vector_) {
+        const int64_t src = least + cut.remainders[size_t(l)] + (column + i) * step;
+        const int64_t begin = std::clamp<int64_t>(ceil_div(-src, step), 0, vector_);
+        const int64_t end = std::clamp(ceil_div(axis.src_size - src, step), begin, vector_);
+        copied_.push_back({(tile * lines + l) * cut.line, i, src * src_.axis[2], begin, end});
+      }
+    }
+  }
+  for (int64_t v = 0; v < place_.vectors; ++v) {
+    for (const int64_t shift : axis.shifts) {
+      const int64_t l =
+          std::lower_bound(cut.remainders.begin(), cut.remainders.end(), (shift - least) % step) -
+          cut.remainders.begin();
+      inner_.push_back({(v / 2 * lines + l) * cut.line, (shift - least) / step + v % 2 * vector_});
+    }
+  }
+}
+
 void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const {
   const int64_t channels = chunk.channel_count();
   std::vector<ShiftedRun> runs;
+  runs.reserve(planes_.size() * source_rows_.size() * copied_.size());
   int64_t at = 0;
   for (const int64_t plane : planes_) {
     for (const int64_t row : source_rows_) {
       const int64_t offset = plane * src_.axis[0] + row * src_.axis[1];
-      for (const ShiftedRun& run : runs_of_row_) {
+      for (const Copied& part : copied_) {
         if (plane >= 0) {
-          runs.push_back(
-              {(at + run.dst) * channels, offset + run.src, run.count, run.begin, run.end});
+          runs.push_back({(at + part.line) * channels + part.offset, offset + part.src, vector_,
+                          part.begin, part.end});
         }
       }
-      at += int64_t(runs_of_row_.size()) * vector_;
+      at += row_elements_;
     }
   }
   const int64_t offset = place_.batch * src_.batch + chunk.channels.begin * src_.channel;
-  kernels.pack_shifted(dst, vector_, src + offset * kernels.elem_bytes,
+  kernels.pack_shifted(dst, step(), src + offset * kernels.elem_bytes,
                        grid_.axis(2).src_step * src_.axis[2], channels, src_.channel, runs.data(),
                        int64_t(runs.size()));
 }
 
 void LineBlock::place_panels(const std::vector<int64_t>& row_of) {
   const int64_t shifts1 = int64_t(grid_.axis(1).shifts.size());
-  const int64_t row_runs = int64_t(runs_of_row_.size());
   outer_shifts_ = int64_t(planes_.size()) * shifts1;
-  inner_shifts_ = row_runs / place_.vectors;
   for (int64_t row = 0; row < place_.rows; ++row) {
     panel_row_.insert(panel_row_.end(), size_t(place_.vectors), row);
     for (size_t plane = 0; plane < planes_.size(); ++plane) {
@@ -128,13 +194,10 @@ void LineBlock::place_panels(const std::vector<int64_t>& row_of) {
         const bool exists = planes_[plane] >= 0 && source >= 0;
         const int64_t index = std::lower_bound(source_rows_.begin(), source_rows_.end(), source) -
                               source_rows_.begin();
-        outer_.push_back(exists ? (int64_t(plane) * int64_t(source_rows_.size()) + index) * row_runs
-                                : -1);
+        const int64_t packed = int64_t(plane) * int64_t(source_rows_.size()) + index;
+        outer_.push_back(exists ? packed * row_elements_ : -1);
       }
     }
-  }
-  for (const ShiftedRun& run : runs_of_row_) {
-    inner_.push_back(run.begin < run.end ? int64_t(inner_.size()) : -1);
   }
 }
 

@@ -1,8 +1,11 @@
-// Whole rows of the grid, or parts of one, their source packed once per row and innermost shift:
-// shifts on the other axes are other rows of the same copy.
+// Whole rows of the grid, or parts of one, their source packed once per row: shifts on the other
+// axes are other rows of the same copy. Along a row the shifts are copies too, each starting with a
+// vector of its own, or, where the cut slides, other places in the same copy: one for every
+// remainder that a shift leaves when divided by the step of the source.
 //
 // Copies far less than a GatheredBlock, but a row starts with a fresh vector, so lanes are wasted
-// at the end of each.
+// at the end of each. Sliding copies least, but every shift is a stretch of the sum of its own:
+// that needs a few channels to pay.
 #pragma once
 
 #include <vector>
@@ -15,13 +18,27 @@ namespace mxd::cpu {
 struct LineCut {
   LineCut() = default;
   // Blocks of at most `columns` columns, whose source for one channel has at most `elements`.
-  LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns, int64_t elements);
+  LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns, int64_t elements,
+          bool may_slide);
+
+  bool slides() const { return !remainders.empty(); }
+  // Of a whole block.
+  int64_t columns(const Kernels& kernels) const {
+    return block_rows * block_vectors * kernels.vector;
+  }
 
   int64_t row_vectors = 0;    // vectors in a row of the grid
   int64_t block_vectors = 0;  // of a row, per block
   int64_t block_rows = 0;     // on axis 1, per block
   int64_t blocks = 0;
   int64_t channel_elements = 0;  // of the packed source, at most
+  int64_t channel_steps = 0;     // the same, if every shift had a copy of its own
+  int64_t line = 0;              // elements from one channel's line to the next
+  // If it slides: what the shifts of axis 2 leave, counted from the least of them.
+  std::vector<int64_t> remainders;
+
+ private:
+  void slide(const GridAxis& axis, int64_t vector);
 };
 
 class LineBlock final : public ColumnBlock {
@@ -34,33 +51,47 @@ class LineBlock final : public ColumnBlock {
     const int64_t row = panel_row_[size_t(panel)];
     const int64_t vector = panel - row * place_.vectors;
     const int64_t outer = outer_[size_t(row * outer_shifts_ + shift.outer)];
-    const int64_t inner = inner_[size_t(vector * inner_shifts_ + shift.inner)];
-    return outer < 0 || inner < 0 ? -1 : (outer + inner) * vector_ * chunk.channel_count();
+    const Inner& inner = inner_[size_t(vector * inner_shifts_ + shift.inner)];
+    if (outer < 0 || inner.line < 0) return -1;
+    return (outer + inner.line) * chunk.channel_count() + inner.offset;
   }
-  bool packs_between() const override { return true; }
+  bool packs_between() const override { return !slides_; }
 
  private:
   struct Place {
     int64_t batch, plane, first_row, rows, first_vector, vectors;
   };
+  // Where along a packed row: the line, as an offset for one channel (-1: there is no source), and
+  // the offset in it.
+  struct Inner {
+    int64_t line, offset;
+  };
+  // A vector that is copied: where to, in elements as in Inner, and from where.
+  struct Copied {
+    int64_t line, offset, src, begin, end;
+  };
   static Place place_of(const ColumnGrid& grid, const LineCut& cut, int64_t block);
   LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernels& kernels,
-            const Place& place);
+            const LineCut& cut, const Place& place);
 
+  void copy_shifts();
+  void copy_remainders(const LineCut& cut);
   void place_panels(const std::vector<int64_t>& row_of);
 
   const ColumnGrid& grid_;
   const TensorView& src_;
   const Place place_;
   const int64_t vector_;
-  std::vector<int64_t> planes_;          // source index on axis 0 of each shift, or -1
-  std::vector<int64_t> source_rows_;     // source indices on axis 1 that are packed
-  std::vector<ShiftedRun> runs_of_row_;  // [vector][shift of axis 2], for one channel
-  // Where a panel's source is for one channel, in vectors, is a sum of two; -1 where there is none.
+  const bool slides_;
+  int64_t row_elements_;              // of a packed row, for one channel
+  std::vector<int64_t> planes_;       // source index on axis 0 of each shift, or -1
+  std::vector<int64_t> source_rows_;  // source indices on axis 1 that are packed
+  std::vector<Copied> copied_;        // of a row
+  // Where a panel's source is, is a sum of two.
   int64_t outer_shifts_, inner_shifts_;
   std::vector<int64_t> panel_row_;
-  std::vector<int64_t> outer_;  // [row][shift of axes 0 and 1]
-  std::vector<int64_t> inner_;  // [vector][shift of axis 2]
+  std::vector<int64_t> outer_;  // [row][shift of axes 0 and 1]: for one channel; -1: none
+  std::vector<Inner> inner_;    // [vector][shift of axis 2]
 };
 
 }  // namespace mxd::cpu

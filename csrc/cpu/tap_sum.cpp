@@ -139,12 +139,12 @@ class Worker {
       if (plan_.home == WeightHome::kPerPanel) {
         for (int64_t panel = first; panel < last; ++panel) {
           weights_.pack_panel(panel, chunk);
-          for (const Entry& entry : entries) multiply(columns, chunk, entry, first, panel, last);
+          for (const Entry& entry : entries) multiply(block, chunk, entry, first, panel, last);
         }
       } else {
         for (const Entry& entry : entries) {
           for (int64_t panel = first; panel < std::min(last, entry.panels.count()); ++panel) {
-            multiply(columns, chunk, entry, first, panel, last);
+            multiply(block, chunk, entry, first, panel, last);
           }
         }
       }
@@ -233,7 +233,7 @@ class Worker {
     if (entry.segments.size() > entry.first_segment.back()) {
       Segment& last = entry.segments.back();
       const int64_t done = last.length;
-      const bool follows = pixel_lanes ? last.col_offset + done * kernels_.vector == next.col_offset
+      const bool follows = pixel_lanes ? last.col_offset + done * block.step() == next.col_offset
                                        : last.col_k + done == next.col_k;
       if (follows && last.row_k + done == next.row_k && last.second == next.second) {
         last.length += next.length;
@@ -245,8 +245,9 @@ class Worker {
   }
 
   // One panel of weights with every panel of the source.
-  void multiply(const Panels& pixels, const Chunk& chunk, const Entry& entry, int64_t first_panel,
-                int64_t panel, int64_t last_panel) {
+  void multiply(const ColumnBlock& block, const Chunk& chunk, const Entry& entry,
+                int64_t first_panel, int64_t panel, int64_t last_panel) {
+    const Panels& pixels = block.panels();
     const Panels& panels = entry.panels;
     const char* weights = weights_.get(entry.index, entry.bundle, entry.taps, panel, chunk);
     const int64_t width = panels.width(panel);
@@ -263,7 +264,7 @@ class Worker {
       const int64_t p = int64_t(tile) * tile_panels();
       if (sum_.lanes == Lanes::kPixels) {
         const int cols = p + 1 < pixels.count() ? kernels_.cols : kernels_.vector;
-        kernels_.gemm(int(width), cols, weights, packed_, kernels_.vector, segments, count,
+        kernels_.gemm(int(width), cols, weights, packed_, block.step(), segments, count,
                       acc + (offset * stride + pixels.begin(p)) * kernels_.acc_bytes, stride,
                       !chunk.first());
       } else {

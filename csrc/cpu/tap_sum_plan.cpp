@@ -19,6 +19,8 @@ constexpr double kMostPreparedBytes = 0x1p40;  // beyond: a kernel expanded from
 
 // What packing a vector of the source costs, in rows of a register tile multiplied by a vector.
 constexpr double kPackRows = 24;
+// What sliding adds to the time of a product.
+constexpr double kSlidingCost = 0.1;
 // A chunk should have so many channels: one step of a segment costs less the more there are.
 constexpr int64_t kFairChannels = 16;
 
@@ -69,13 +71,20 @@ std::unique_ptr<ColumnBlock> TapSumPlan::block(int64_t index) const {
   return std::make_unique<GatheredBlock>(grid, sum.src, stretch->first_column + begin, panels);
 }
 
+// Whether packing no copy for each shift makes up for tiles whose vectors cross cache lines.
+bool TapSumPlan::sliding_pays() const {
+  const double saved = double(line_cut_.channel_steps - line_cut_.channel_elements) /
+                       double(line_cut_.columns(*sum.kernels));
+  return saved * kPackRows > kSlidingCost * double(sum.taps() * sum.dst_channels);
+}
+
 // Whether packing whole lines, less often, makes up for the lanes that they waste.
 bool TapSumPlan::lines_pay() const {
   const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
   if (line_cut_.channel_elements * std::min(sum.src_channels, kFairChannels) > source) return false;
   const double columns = double(grid.axis(2).columns);
   const double waste = double(line_cut_.row_vectors * sum.kernels->vector) / columns - 1;
-  const double block = double(line_cut_.block_rows * line_cut_.block_vectors * sum.kernels->vector);
+  const double block = double(line_cut_.columns(*sum.kernels));
   const double saved = double(grid.shifts()) - double(line_cut_.channel_elements) / block;
   const double gain = saved * kPackRows - waste * double(sum.taps() * sum.dst_channels);
   // Lines take less planning, unless their blocks are smaller and read the weights more often.
@@ -94,13 +103,16 @@ void TapSumPlan::cut_columns(bool exact) {
   lines = false;
   if (!exact && sum.lanes == Lanes::kPixels && grid.sections().size() == 1 &&
       grid.sections()[0].run_axis == 2) {
-    line_cut_ =
-        LineCut(grid, kernels, block_columns,
-                kSourceBytes / kernels.acc_bytes / std::min(sum.src_channels, kFairChannels));
+    const int64_t elements =
+        kSourceBytes / kernels.acc_bytes / std::min(sum.src_channels, kFairChannels);
+    line_cut_ = LineCut(grid, kernels, block_columns, elements, sum.src_channels >= kFairChannels);
+    if (line_cut_.slides() && !sliding_pays()) {
+      line_cut_ = LineCut(grid, kernels, block_columns, elements, /*may_slide=*/false);
+    }
     lines = lines_pay();
   }
   if (lines) {
-    block_columns = line_cut_.block_rows * line_cut_.block_vectors * kernels.vector;
+    block_columns = line_cut_.columns(kernels);
     blocks = line_cut_.blocks;
     return;
   }
@@ -124,7 +136,7 @@ void TapSumPlan::cut_sum() {
   // Fixed sizes, because the order of summation must depend on the problem alone.
   const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
   chunk_shifts = lines ? grid.shifts() : std::min(grid.shifts(), kMostShifts);
-  const int64_t channel_elements = lines ? line_cut_.channel_elements : chunk_shifts * kColumns;
+  const int64_t channel_elements = lines ? line_cut_.channel_steps : chunk_shifts * kColumns;
   const int64_t parts = ceil_div(sum.src_channels, std::max<int64_t>(source / channel_elements, 1));
   for (int64_t part = 0; part < parts; ++part) {
     const Range channels{sum.src_channels * part / parts, sum.src_channels * (part + 1) / parts};

@@ -90,6 +90,7 @@ class TapSumPlan {
 
  private:
   void cut_columns(bool exact);
+  bool sliding_pays() const;
   bool lines_pay() const;
   void cut_sum();
   void spread_jobs(int threads);
