@@ -20,7 +20,7 @@ PASSES = ("forward", "data_gradient", "weight_gradient")
 class PassPlan:
     """How one pass of a call is computed."""
 
-    algorithm: str  # "tap_sum", "tap_outer", "minimal_filter", "depthwise", "fill"
+    algorithm: str  # "tap_sum", "in_place_sum", "tap_outer", "minimal_filter", "depthwise", "fill"
     lanes: str  # what lies along the vector lanes: "pixels", "in_channels", "out_channels"
     isa: str  # "baseline", "avx2", "avx512"
     tile: tuple[int, int]  # register tile, rows x columns

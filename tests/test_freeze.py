@@ -55,7 +55,7 @@ def module_of(problem: Problem, weight: Tensor, bias: Tensor) -> mxdeconv.Deconv
 
 
 @pytest.mark.usefixtures("isa", "poison")
-@pytest.mark.parametrize("algorithm", [None, "minimal_filter", "tap_sum"])
+@pytest.mark.parametrize("algorithm", [None, "minimal_filter", "tap_sum", "in_place_sum"])
 @pytest.mark.parametrize("problem", SMALL, ids=str)
 def test_every_problem(problem: Problem, algorithm: str | None) -> None:
     for dtype in DTYPES:
@@ -69,7 +69,7 @@ def test_every_problem(problem: Problem, algorithm: str | None) -> None:
 
 
 def test_algorithms_are_known() -> None:
-    assert {"minimal_filter", "tap_sum"} <= set(ALGORITHMS)
+    assert {"minimal_filter", "tap_sum", "in_place_sum"} <= set(ALGORITHMS)
 
 
 @pytest.mark.usefixtures("restored_threads")

@@ -9,12 +9,13 @@ namespace mxd::cpu {
 
 enum class Algorithm {
   kTapSum,         // phases as implicit GEMM over pixels and channels (forward, data gradient)
+  kInPlaceSum,     // the same sums where channels are contiguous on both sides: nothing is moved
   kTapOuter,       // per tap, an outer product of channels summed over pixels (weight gradient)
   kMinimalFilter,  // fewer products than a direct sum has, on transformed tiles
   kDepthwise,      // one channel in, one out per group: direct, no packing
   kFill,           // no tap reaches any result
 };
-constexpr int kAlgorithms = 5;
+constexpr int kAlgorithms = 6;
 
 // What lies along the vector lanes of the register tile.
 enum class Lanes { kPixels, kInChannels, kOutChannels };

@@ -5,6 +5,7 @@
 #include "cpu/depthwise.h"
 #include "cpu/fill.h"
 #include "cpu/fold.h"
+#include "cpu/in_place_sum.h"
 #include "cpu/minimal_filter.h"
 #include "cpu/minimal_filter_weight.h"
 #include "cpu/scratch.h"
@@ -48,6 +49,8 @@ void forward(const Problem& given, const Resources& all) {
   const TapSum sum = forward_tap_sum(problem, choice.lanes);
   if (choice.algorithm == Algorithm::kDepthwise) {
     run_depthwise(sum, resources);
+  } else if (choice.algorithm == Algorithm::kInPlaceSum) {
+    run_in_place_sum(sum, resources);
   } else {
     run_tap_sum(sum, resources);
   }
@@ -70,6 +73,8 @@ void data_gradient(const Problem& given, const Resources& resources) {
   const TapSum sum = data_gradient_tap_sum(problem, choice.lanes);
   if (choice.algorithm == Algorithm::kDepthwise) {
     run_depthwise(sum, resources);
+  } else if (choice.algorithm == Algorithm::kInPlaceSum) {
+    run_in_place_sum(sum, resources);
   } else {
     run_tap_sum(sum, resources);
   }

@@ -18,10 +18,36 @@ void fill_run(const Kernels& kernels, char* dst, int64_t stride, int64_t count, 
   }
 }
 
+// Where channels are contiguous: pixel after pixel, some channels of it.
+void fill_channels(const Kernels& kernels, const TensorView& dst, const BiasView& bias,
+                   int64_t batch, int64_t channels, const int64_t (&size)[kAxes]) {
+  Scratch scratch(2 * (kRun * kernels.acc_bytes + kAlignment));
+  char* zeros = scratch.take<char>(kRun * kernels.acc_bytes);
+  char* biases = bias.data ? scratch.take<char>(kRun * kernels.acc_bytes) : nullptr;
+  std::fill(zeros, zeros + kRun * kernels.acc_bytes, char(0));
+  for (int64_t c = 0; c < channels; c += kRun) {
+    const int64_t count = std::min(kRun, channels - c);
+    if (biases) {
+      kernels.pack(biases, count,
+                   static_cast<const char*>(bias.data) + c * bias.stride * kernels.elem_bytes,
+                   count, bias.stride, 1, 0);
+    }
+    for (int64_t row = 0; row < batch * size[0] * size[1]; ++row) {
+      const int64_t offset = row / (size[0] * size[1]) * dst.batch +
+                             row / size[1] % size[0] * dst.axis[0] + row % size[1] * dst.axis[1];
+      kernels.store(static_cast<char*>(dst.data) + (offset + c) * kernels.elem_bytes, dst.axis[2],
+                    1, zeros, 0, size[2], count, biases, 0, 1);
+    }
+  }
+}
+
 }  // namespace
 
 void fill_with_bias(const Kernels& kernels, const TensorView& dst, const BiasView& bias,
                     int64_t batch, int64_t channels, const int64_t (&size)[kAxes]) {
+  if (dst.channel == 1 && channels > 1) {
+    return fill_channels(kernels, dst, bias, batch, channels, size);
+  }
   Scratch scratch((kRun + 1) * kernels.acc_bytes + 2 * kAlignment);
   char* zeros = scratch.take<char>(kRun * kernels.acc_bytes);
   char* channel_bias = scratch.take<char>(kernels.acc_bytes);

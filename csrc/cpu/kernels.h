@@ -7,7 +7,8 @@
 //   gemm   multiplies two panels into a tile of accumulators;
 //   store  rounds a block of accumulators into a strided block of a tensor, adding the bias;
 //   interleave   merges lines of accumulators that alternate in memory;
-//   depthwise   is for layers of single channels, where panels do not pay.
+//   depthwise   is for layers of single channels, where panels do not pay;
+//   in_place   sums sources whose channels are contiguous without packing them.
 //
 // Panels. A panel holds `width` rows-or-columns of one operand, k outermost:
 //
@@ -23,6 +24,7 @@
 #include "core/geometry.h"
 #include "cpu/depthwise_kernels.h"
 #include "cpu/filter_kernels.h"
+#include "cpu/in_place_kernels.h"
 #include "cpu/outer_kernels.h"
 
 namespace mxd::cpu {
@@ -95,6 +97,7 @@ struct Kernels {
   DepthwiseKernels depthwise;
   FilterKernels filter;  // all null for float64
   OuterKernels outer;
+  InPlaceKernels in_place;
 };
 
 }  // namespace mxd::cpu

@@ -210,6 +210,7 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
 }  // namespace
 
 #include "cpu/filter_kernels.inl"
+#include "cpu/in_place_kernels.inl"
 #include "cpu/regroup.inl"
 
 namespace {
@@ -232,7 +233,8 @@ constexpr Kernels kernels_of(const char* isa) {
           interleave<Acc>,
           depthwise_kernels_of<T>(),
           filter_kernels_of<T>(),
-          outer_kernels_of<T>()};
+          outer_kernels_of<T>(),
+          in_place_kernels_of<T>()};
 }
 
 }  // namespace

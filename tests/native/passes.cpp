@@ -148,6 +148,10 @@ void check_case(const Case& c, const Setting& setting, Random& random) {
     const cpu::Resources ample{&threads, int64_t(512) << 20};
     cpu::force_algorithm(int(cpu::Algorithm::kMinimalFilter));
     check_pass(c, setting, pass, bias, ample, random);
+    if (setting.data == Layout::kLast && setting.out == Layout::kLast) {
+      cpu::force_algorithm(int(cpu::Algorithm::kInPlaceSum));
+      check_pass(c, setting, pass, bias, resources, random);
+    }
     cpu::force_algorithm(cpu::kAlgorithms);
   }
 }

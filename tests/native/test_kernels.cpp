@@ -181,6 +181,60 @@ MXD_TEST(gemm, "every register tile, several segments, overwrite and accumulate"
   });
 }
 
+MXD_TEST(in_place,
+         "every register tile and width of lanes, several groups, overwrite and accumulate") {
+  for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
+    if (!kernels.in_place.sum) return;
+    Random random(options().seed);
+    const std::vector<cpu::SourceRun> runs{{2, 0, 3}, {9, 4, 1}, {0, 3, 0}, {5, 5, 4}};
+    constexpr int64_t kSteps = 9, kSpan = 13;
+    for (int lanes = kernels.in_place.least_lanes; lanes <= kernels.vector; lanes *= 2) {
+      const int most = lanes < kernels.vector ? 1 : kernels.in_place.vectors;
+      for (int vectors = 1; vectors <= most; ++vectors) {
+        const int64_t width = vectors * lanes;
+        for (int64_t pixels = 1; pixels <= 23; ++pixels) {
+          const int64_t groups = vectors == 1 ? draw(random, 1, 3) : 1;
+          const int64_t channels = width - draw(random, 0, lanes - 1);
+          const bool accumulate = draw(random, 0, 1) == 1;
+          const bool biased = draw(random, 0, 1) == 1;
+          const int64_t pixel = groups * kSpan;
+          const Accumulators src(dtype, pixels * pixel, random);
+          const Accumulators weights(dtype, groups * kSteps * width, random);
+          const Accumulators bias(dtype, groups * width, random);
+          Accumulators dst(dtype, pixels * groups * (channels + 2), random);
+          std::vector<int64_t> src_offsets, dst_offsets;
+          for (int64_t p = 0; p < pixels; ++p) {
+            src_offsets.push_back((pixels - 1 - p) * pixel);
+            dst_offsets.push_back(p * groups * (channels + 2));
+          }
+          for (int64_t at = 0; at < pixels * groups * channels; ++at) {
+            const int64_t p = at / channels / groups, g = at / channels % groups, c = at % channels;
+            int64_t& sum = dst.values[size_t(dst_offsets[size_t(p)] + g * (channels + 2) + c)];
+            if (!accumulate) sum = biased ? bias.values[size_t(g * width + c)] : 0;
+            for (const cpu::SourceRun& run : runs) {
+              for (int64_t k = 0; k < run.length; ++k) {
+                sum += src.values[size_t(src_offsets[size_t(p)] + g * kSpan + run.src + k)] *
+                       weights.values[size_t((g * kSteps + run.weight + k) * width + c)];
+              }
+            }
+          }
+          std::vector<cpu::SourceRun> placed = runs;
+          for (cpu::SourceRun& run : placed) run.weight *= width;
+          kernels.in_place.sum({src.bytes.data(), src_offsets.data(), dst.bytes.data(),
+                                dst_offsets.data(), pixels, weights.bytes.data(), placed.data(),
+                                int64_t(placed.size()), channels, vectors, lanes,
+                                biased ? bias.bytes.data() : nullptr, accumulate, groups, kSpan,
+                                channels + 2, kSteps * width});
+          MXD_CHECK(dst.holds_values(), name_of_call(kernels, dtype, "in_place") + ": " +
+                                            std::to_string(pixels) + " pixels, " +
+                                            std::to_string(vectors) + " vectors of " +
+                                            std::to_string(lanes));
+        }
+      }
+    }
+  });
+}
+
 MXD_TEST(store, "every path of store: strides, tails, bias, nothing else written") {
   for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
     const DType acc = accumulate_type(dtype);

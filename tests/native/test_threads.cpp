@@ -128,6 +128,8 @@ MXD_TEST(threads_and_workspace, "bitwise equal for 1, 2, 3, 5 threads and 0, 1, 
           check_bits(pass, name, problem, layout, false, random);
           cpu::force_algorithm(int(cpu::Algorithm::kMinimalFilter));
           check_bits(pass, name, problem, layout, true, random);
+          cpu::force_algorithm(int(cpu::Algorithm::kInPlaceSum));
+          if (layout == Layout::kLast) check_bits(pass, name, problem, layout, false, random);
           cpu::force_algorithm(cpu::kAlgorithms);
         }
       }

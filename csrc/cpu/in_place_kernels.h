@@ -1,0 +1,48 @@
+// The primitive of sums whose source is read where it lies (see in_place_sum.h), part of the
+// contract of kernels.h. Offsets and steps count elements.
+#pragma once
+
+#include <cstdint>
+
+namespace mxd::cpu {
+
+// A stretch of the summation: `length` consecutive source elements from the pixel's offset + src
+// on, each against the lanes of a panel's weights, one step after the other from `weight` on.
+struct SourceRun {
+  int64_t src;
+  int64_t weight;
+  int64_t length;
+};
+
+// Results of as many pixels as a list has, and of a panel of channels:
+//     dst[dst_offsets[p] + c] = start + sum over the runs of
+//         src[src_offsets[p] + run.src + k] * weights[run.weight + k * width + c],   c < channels,
+// summed in the order of the runs, where the sum starts from what dst holds, if `accumulate`, or
+// from bias[c], or from zero. width is vectors * lanes; bias and weights are padded to it. All that
+// for so many groups, whose operands begin a step behind each other's; several only of one vector.
+struct InPlaceSum {
+  const void* src;
+  const int64_t* src_offsets;
+  void* dst;
+  const int64_t* dst_offsets;
+  int64_t pixels;
+  const void* weights;
+  const SourceRun* runs;
+  int64_t run_count;
+  int64_t channels;
+  int vectors;
+  int lanes;
+  const void* bias;  // may be null
+  bool accumulate;
+  int64_t groups;
+  int64_t src_group, dst_group, weight_group;  // steps; that of the bias is width
+};
+
+struct InPlaceKernels {
+  // Null where elements are converted when they are read.
+  void (*sum)(const InPlaceSum& sum);
+  int vectors;      // of the widest panel
+  int least_lanes;  // vectors may be narrower: down to so many lanes, in powers of two
+};
+
+}  // namespace mxd::cpu

@@ -1,0 +1,180 @@
+// The primitive of in_place_kernels.h for one instruction set. See there for the contract.
+
+#include "cpu/in_place_kernels.h"
+
+namespace {
+
+using mxd::cpu::InPlaceKernels;
+using mxd::cpu::InPlaceSum;
+using mxd::cpu::SourceRun;
+
+// A vector of so many lanes, which may be fewer than the registers have: small groups would
+// multiply the rest in vain.
+template <class Acc, int kLanes>
+struct LaneVec {
+  typedef Acc Vec __attribute__((vector_size(kLanes * sizeof(Acc))));
+  typedef Acc Unaligned __attribute__((vector_size(kLanes * sizeof(Acc)), aligned(sizeof(Acc))));
+
+  static inline __attribute__((always_inline)) Vec load(const Acc* p) {
+    return *reinterpret_cast<const Unaligned*>(p);
+  }
+  static inline __attribute__((always_inline)) Vec load(const Acc* p, int64_t count) {
+    if (count >= kLanes) return load(p);
+    if constexpr (kLanes == Simd<Acc>::kLanes) {
+      return load_first(p, count);
+    } else {
+      Acc lanes[kLanes] = {};
+      for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+      return load(lanes);
+    }
+  }
+  static inline __attribute__((always_inline)) void store(Acc* p, Vec v, int64_t count) {
+    if (count >= kLanes) {
+      *reinterpret_cast<Unaligned*>(p) = v;
+    } else if constexpr (kLanes == Simd<Acc>::kLanes) {
+      store_first(p, v, count);
+    } else {
+      Acc lanes[kLanes];
+      *reinterpret_cast<Unaligned*>(lanes) = v;
+      for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+    }
+  }
+};
+
+// Pixels of a register tile: the accumulators, a step's weights and a broadcast fit the vector
+// registers, and the addresses of the pixels the others.
+constexpr int in_place_rows(int vectors) {
+  constexpr int kRegisters = kMaxRows >= 12 ? 32 : 16;
+  constexpr int kMostPixels = 10;
+  const int rows = (kRegisters - 1 - vectors) / vectors;
+  return rows < kMostPixels ? rows : kMostPixels;
+}
+
+// The vectors are kVectors / kGroups of each of so many groups, from `group` on.
+template <class Acc, int kLanes, int kVectors, int kGroups, int kRows>
+void in_place_tile(const InPlaceSum& sum, int64_t group, int64_t pixel) {
+  using V = LaneVec<Acc, kLanes>;
+  static_assert(kGroups == 1 || kGroups == kVectors, "several groups have a vector each");
+  constexpr int kWidth = kVectors / kGroups * kLanes;
+  const Acc* src[kRows];
+  typename V::Vec acc[kRows][kVectors];
+  const auto lanes = [&sum](int v) {
+    return kGroups == 1 && v < kVectors - 1 ? int64_t(kLanes)
+           : kGroups == 1                   ? sum.channels - (kVectors - 1) * kLanes
+                                            : sum.channels;
+  };
+  const auto dst = [&](int r, int v) {
+    return static_cast<Acc*>(sum.dst) + sum.dst_offsets[pixel + r] +
+           (kGroups == 1 ? group * sum.dst_group + v * kLanes : (group + v) * sum.dst_group);
+  };
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    src[r] = static_cast<const Acc*>(sum.src) + sum.src_offsets[pixel + r] + group * sum.src_group;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) acc[r][v] = typename V::Vec{};
+  }
+  if (sum.accumulate) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = V::load(dst(r, v), lanes(v));
+    }
+  } else if (sum.bias) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const auto bias = V::load(static_cast<const Acc*>(sum.bias) + group * kWidth + v * kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) acc[r][v] = bias;
+    }
+  }
+  const int64_t src_group = kGroups == 1 ? 0 : sum.src_group;
+  const int64_t next_weights = kGroups == 1 ? int64_t(kLanes) : sum.weight_group;
+  for (int64_t i = 0; i < sum.run_count; ++i) {
+    const SourceRun& run = sum.runs[i];
+    const Acc* weight =
+        static_cast<const Acc*>(sum.weights) + run.weight + group * sum.weight_group;
+#pragma GCC unroll 1
+    for (int64_t k = run.src; k < run.src + run.length; ++k) {
+      typename V::Vec w[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) w[v] = V::load(weight + v * next_weights);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) acc[r][v] += src[r][k + v * src_group] * w[v];
+      }
+      weight += kWidth;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) V::store(dst(r, v), acc[r][v], lanes(v));
+  }
+}
+
+template <class Acc, int kLanes, int kVectors, int kGroups, int kRows>
+inline void in_place_rest(const InPlaceSum& sum, int64_t group, int64_t pixel, int64_t rows) {
+  if (rows == kRows) {
+    in_place_tile<Acc, kLanes, kVectors, kGroups, kRows>(sum, group, pixel);
+  } else if constexpr (kRows > 1) {
+    in_place_rest<Acc, kLanes, kVectors, kGroups, kRows - 1>(sum, group, pixel, rows);
+  }
+}
+
+// Tiles of equal height to within one.
+template <class Acc, int kLanes, int kVectors, int kGroups>
+void in_place_panel(const InPlaceSum& sum, int64_t group) {
+  constexpr int kRows = in_place_rows(kVectors);
+  const int64_t tiles = (sum.pixels + kRows - 1) / kRows;
+  int64_t pixel = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t rows = (sum.pixels - pixel + (tiles - tile) - 1) / (tiles - tile);
+    in_place_rest<Acc, kLanes, kVectors, kGroups, kRows>(sum, group, pixel, rows);
+    pixel += rows;
+  }
+}
+
+// Two groups at a time share what a tile costs beyond its products.
+template <class Acc, int kLanes>
+void in_place_groups(const InPlaceSum& sum) {
+  int64_t group = 0;
+  for (; group + 2 <= sum.groups; group += 2) in_place_panel<Acc, kLanes, 2, 2>(sum, group);
+  if (group < sum.groups) in_place_panel<Acc, kLanes, 1, 1>(sum, group);
+}
+
+constexpr int kInPlaceVectors = kMaxRows >= 12 ? 4 : 3;
+constexpr int kNarrowestBytes = 16;
+
+template <class Acc, int kLanes>
+void in_place_narrow(const InPlaceSum& sum) {
+  if constexpr (kLanes * int(sizeof(Acc)) >= kNarrowestBytes) {
+    if (sum.lanes == kLanes) return in_place_groups<Acc, kLanes>(sum);
+    in_place_narrow<Acc, kLanes / 2>(sum);
+  }
+}
+
+template <class Acc>
+void in_place_sum(const InPlaceSum& sum) {
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  if (sum.lanes < kLanes) return in_place_narrow<Acc, kLanes / 2>(sum);
+  switch (sum.vectors) {
+    case 1:
+      return in_place_groups<Acc, kLanes>(sum);
+    case 2:
+      return in_place_panel<Acc, kLanes, 2, 1>(sum, 0);
+    case 3:
+      return in_place_panel<Acc, kLanes, 3, 1>(sum, 0);
+    default:
+      if constexpr (kInPlaceVectors == 4) in_place_panel<Acc, kLanes, 4, 1>(sum, 0);
+  }
+}
+
+template <class T>
+constexpr InPlaceKernels in_place_kernels_of() {
+  using Acc = typename AccOf<T>::Type;
+  if constexpr (sizeof(T) != sizeof(Acc)) return {nullptr, 0, 0};
+  return {in_place_sum<Acc>, kInPlaceVectors, kNarrowestBytes / int(sizeof(Acc))};
+}
+
+}  // namespace

@@ -1,0 +1,145 @@
+#include "cpu/in_place_plan.h"
+
+#include <algorithm>
+
+#include "cpu/in_place_sum.h"
+#include "cpu/panels.h"
+
+namespace mxd::cpu {
+namespace {
+
+// More borders or taps than this are not worth a plan that grows with them.
+constexpr double kMostBoxes = 4096;
+constexpr double kMostTaps = 8192;
+constexpr double kMostWeightBytes = 0x1p40;  // a kernel expanded from one element may have more
+
+constexpr int64_t kPixels = 256;         // of a block
+constexpr int64_t kPixelsOfGroups = 28;  // their source and results stay in the L1 cache meanwhile
+
+// Vectors no wider than a small group asks for.
+int64_t lanes_of(const Kernels& kernels, int64_t channels) {
+  int64_t lanes = kernels.vector;
+  while (channels <= lanes / 2 && lanes / 2 >= kernels.in_place.least_lanes) lanes /= 2;
+  return lanes;
+}
+
+std::vector<AxisPiece> pieces_of(const std::vector<AxisTaps>& phases) {
+  std::vector<AxisPiece> pieces;
+  for (size_t p = 0; p < phases.size(); ++p) {
+    const AxisTaps& taps = phases[p];
+    std::vector<int64_t> cuts{0, taps.dst_count};
+    for (int64_t j = 0; j < taps.tap_count; ++j) {
+      const Range valid = valid_results(taps, j, {0, taps.dst_count});
+      cuts.push_back(valid.begin);
+      cuts.push_back(valid.end);
+    }
+    std::sort(cuts.begin(), cuts.end());
+    cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+    for (size_t c = 0; c + 1 < cuts.size(); ++c) {
+      pieces.push_back({int64_t(p), {cuts[c], cuts[c + 1]}, valid_taps(taps, cuts[c])});
+    }
+  }
+  return pieces;
+}
+
+}  // namespace
+
+bool in_place_fits(const Problem& problem, Pass pass) {
+  const Geometry& g = problem.geometry;
+  const Kernels& kernels = kernels_for(problem.dtype);
+  if (pass == Pass::kWeightGradient || !kernels.in_place.sum) return false;
+  const bool forward = pass == Pass::kForward;
+  const bool data_contiguous = g.in_channels == 1 || problem.data.channel == 1;
+  const bool out_contiguous = g.out_channels == 1 || problem.out.channel == 1;
+  if (!data_contiguous || !out_contiguous) return false;
+  double boxes = 1, taps = 1;
+  for (const Axis& axis : g.axis) {
+    taps *= double(axis.kernel);
+    boxes *= std::min(3.0 * double(axis.kernel), double(forward ? axis.out : axis.in));
+  }
+  const double bytes = taps * double(g.groups) * double(g.in_channels + kernels.vector) *
+                       double(g.out_channels + kernels.vector) * double(kernels.acc_bytes);
+  return boxes <= kMostBoxes && taps <= kMostTaps && bytes <= kMostWeightBytes;
+}
+
+InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : sum(tap_sum) {
+  const Kernels& kernels = *sum.kernels;
+  lanes = lanes_of(kernels, sum.dst_channels);
+  vectors = ceil_div(sum.dst_channels, lanes);
+  panel_vectors = kernels.in_place.vectors;
+  parts = ceil_div(sum.src_channels, kInPlaceSteps);
+  for (int a = 0; a < kAxes; ++a) {
+    pieces[a] = pieces_of(sum.axes[a]);
+    for (const AxisTaps& phase : sum.axes[a]) {
+      first_tap[a].push_back(int64_t(tap[a].size()));
+      for (int64_t i = 0; i < phase.tap_count; ++i) {
+        const int64_t j = phase.src_tap_step < 0 ? phase.tap_count - 1 - i : i;
+        tap[a].push_back(phase.tap_begin + j * phase.tap_step - sum.first_tap[a]);
+      }
+    }
+  }
+  block_pixels = sum.groups > 1 ? kPixelsOfGroups : kPixels;
+  for (size_t p0 = 0; p0 < pieces[0].size(); ++p0) {
+    for (size_t p1 = 0; p1 < pieces[1].size(); ++p1) {
+      for (size_t p2 = 0; p2 < pieces[2].size(); ++p2) {
+        Box box{{int64_t(p0), int64_t(p1), int64_t(p2)}, sum.batch};
+        for (int a = 0; a < kAxes; ++a) {
+          const Range results = piece(box, a).results;
+          box.pixels *= results.end - results.begin;
+        }
+        for (int64_t first = 0; first < box.pixels; first += block_pixels) {
+          blocks.push_back({boxes.size(), first, double(first) / double(box.pixels)});
+        }
+        boxes.push_back(box);
+      }
+    }
+  }
+  std::stable_sort(blocks.begin(), blocks.end(),
+                   [](const PixelBlock& a, const PixelBlock& b) { return a.place < b.place; });
+  weight_bytes = sum.groups * vectors * lanes * steps() * kernels.acc_bytes;
+  const int64_t room = std::max(resources.workspace_bytes, kScratchFloorBytes);
+  resident = resources.weights || weight_bytes <= room - kScratchFloorBytes / 4;
+}
+
+std::vector<SourceRun> InPlacePlan::runs(const Box& box) const {
+  Range range[kAxes];  // the taps that reach the box
+  int64_t src[kAxes], src_step[kAxes];
+  for (int a = 0; a < kAxes; ++a) {
+    const AxisPiece& at = piece(box, a);
+    const AxisTaps& phase = sum.axes[a][size_t(at.phase)];
+    const bool falling = phase.src_tap_step < 0;
+    const int64_t first = falling ? at.taps.end - 1 : at.taps.begin;
+    range[a].begin =
+        first_tap[a][size_t(at.phase)] + (falling ? phase.tap_count - 1 - first : first);
+    range[a].end = range[a].begin + at.taps.end - at.taps.begin;
+    src[a] = (phase.src_begin + at.results.begin * phase.src_step + first * phase.src_tap_step) *
+             sum.src.axis[a];
+    src_step[a] = std::abs(phase.src_tap_step) * sum.src.axis[a];
+  }
+  std::vector<SourceRun> runs;
+  for (int64_t p = 0; p < parts; ++p) {
+    const Range channels = part(p);
+    const int64_t count = channels.end - channels.begin;
+    for (int64_t t0 = range[0].begin; t0 < range[0].end; ++t0) {
+      for (int64_t t1 = range[1].begin; t1 < range[1].end; ++t1) {
+        for (int64_t t2 = range[2].begin; t2 < range[2].end; ++t2) {
+          const int64_t place = (t0 * int64_t(tap[1].size()) + t1) * int64_t(tap[2].size()) + t2;
+          const int64_t step = taps() * channels.begin + place * count;
+          const int64_t at = src[0] + (t0 - range[0].begin) * src_step[0] + src[1] +
+                             (t1 - range[1].begin) * src_step[1] + src[2] +
+                             (t2 - range[2].begin) * src_step[2] + channels.begin;
+          SourceRun* last = runs.empty() ? nullptr : &runs.back();
+          if (last && last->src + last->length == at && last->weight + last->length == step &&
+              last->length + count <= kInPlaceSteps) {
+            last->length += count;
+          } else {
+            runs.push_back({at, step, count});
+          }
+        }
+      }
+    }
+  }
+  return runs;
+}
+
+}  // namespace mxd::cpu

@@ -1,0 +1,289 @@
+#include "cpu/in_place_sum.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "cpu/fill.h"
+#include "cpu/in_place_plan.h"
+#include "cpu/panels.h"
+#include "cpu/scratch.h"
+
+namespace mxd::cpu {
+namespace {
+
+constexpr size_t kMostKept = 8192;  // runs that a worker keeps for the next block
+
+// Vectors of the result's channels of a group.
+struct Panel {
+  Panel(const InPlacePlan& plan, int64_t index)
+      : vector(plan.first_vector(index)),
+        vectors(plan.first_vector(index + 1) - vector),
+        channel(vector * plan.lanes),
+        width(vectors * plan.lanes),
+        channels(std::min(width, plan.sum.dst_channels - channel)) {}
+
+  int64_t vector, vectors;
+  int64_t channel;   // the first
+  int64_t width;     // of the packed weights
+  int64_t channels;  // that exist
+};
+
+// Packs the weights of some steps, which begin and end with a tap's.
+void pack_steps(const InPlacePlan& plan, int64_t group, const Panel& panel, Range steps,
+                char* dst) {
+  const TapSum& sum = plan.sum;
+  const Kernels& kernels = *sum.kernels;
+  if (panel.channels < panel.width) {
+    std::memset(dst, 0, size_t((steps.end - steps.begin) * panel.width * kernels.acc_bytes));
+  }
+  const int64_t first = group * sum.weight_group + panel.channel * sum.weight_dst;
+  int64_t step = steps.begin;
+  for (int64_t p = 0; p < plan.parts; ++p) {
+    const Range channels = plan.part(p);
+    const int64_t count = channels.end - channels.begin;
+    const int64_t before = plan.taps() * channels.begin;
+    for (; step < std::min(steps.end, before + plan.taps() * count); step += count) {
+      int64_t place = (step - before) / count;
+      int64_t offset = first + channels.begin * sum.weight_src;
+      for (int a = kAxes - 1; a >= 0; --a) {
+        const int64_t taps = int64_t(plan.tap[a].size());
+        offset += plan.tap[a][size_t(place % taps)] * sum.weight_tap[a];
+        place /= taps;
+      }
+      kernels.pack(dst, panel.width, sum.weight + offset * kernels.elem_bytes, panel.channels,
+                   sum.weight_dst, count, sum.weight_src);
+      dst += count * panel.width * kernels.acc_bytes;
+    }
+  }
+}
+
+// Where the weights of a panel are among those of all.
+int64_t weight_offset(const InPlacePlan& plan, int64_t group, const Panel& panel) {
+  return (group * plan.vectors + panel.vector) * plan.lanes * plan.steps() *
+         plan.sum.kernels->acc_bytes;
+}
+
+void pack_all(const InPlacePlan& plan, const Threads& threads, char* weights) {
+  for_each_job(threads, plan.sum.groups * plan.panels(), [&] {
+    return [&](int64_t job) {
+      const int64_t group = job / plan.panels();
+      const Panel panel(plan, job % plan.panels());
+      pack_steps(plan, group, panel, {0, plan.steps()},
+                 weights + weight_offset(plan, group, panel));
+    };
+  });
+}
+
+PreparedWeights::Key key_of(const InPlacePlan& plan) {
+  const TapSum& sum = plan.sum;
+  PreparedWeights::Key key{int64_t(Algorithm::kInPlaceSum),
+                           int64_t(reinterpret_cast<intptr_t>(sum.kernels)),
+                           sum.groups,
+                           sum.src_channels,
+                           sum.dst_channels,
+                           sum.weight_group,
+                           sum.weight_src,
+                           sum.weight_dst};
+  for (int a = 0; a < kAxes; ++a) {
+    key.insert(key.end(), {sum.first_tap[a], sum.weight_tap[a], int64_t(plan.tap[a].size())});
+    key.insert(key.end(), plan.tap[a].begin(), plan.tap[a].end());
+  }
+  return key;
+}
+
+class Worker {
+ public:
+  // `weights` and `bias` are those of all groups, packed; null: the weights are packed as needed.
+  Worker(const InPlacePlan& plan, const char* weights, const char* bias)
+      : plan_(plan),
+        sum_(plan.sum),
+        kernels_(*plan.sum.kernels),
+        weights_(weights),
+        bias_(bias),
+        scratch_(weights ? nullptr : new Scratch(own_bytes())),
+        own_(weights ? nullptr : scratch_->take<char>(own_bytes())),
+        runs_(plan.boxes.size()),
+        src_offsets_(size_t(plan.block_pixels)),
+        dst_offsets_(size_t(plan.block_pixels)) {}
+
+  void operator()(int64_t job) {
+    const PixelBlock& block = plan_.blocks[size_t(job)];
+    const Box& box = plan_.boxes[block.box];
+    const std::vector<SourceRun>& runs = runs_of(block.box);
+    const int64_t pixels = std::min(plan_.block_pixels, box.pixels - block.first);
+    find_pixels(box, block.first, pixels);
+    const bool together = weights_ && plan_.vectors == 1;
+    const int64_t step = together ? sum_.groups : 1;
+    for (int64_t group = 0; group < sum_.groups; group += step) {
+      sum_groups(runs, group, step, pixels);
+    }
+  }
+
+ private:
+  int64_t own_bytes() const {
+    return 2 * kInPlaceSteps * plan_.panel_vectors * plan_.lanes * kernels_.acc_bytes;
+  }
+
+  const std::vector<SourceRun>& runs_of(size_t box) {
+    if (!runs_[box].empty()) return runs_[box];
+    if (kept_ > kMostKept) {
+      for (std::vector<SourceRun>& runs : runs_) std::vector<SourceRun>().swap(runs);
+      kept_ = 0;
+    }
+    runs_[box] = plan_.runs(plan_.boxes[box]);
+    kept_ += runs_[box].size();
+    return runs_[box];
+  }
+
+  // Some runs for all panels, then the next: the results keep the sums.
+  void sum_groups(const std::vector<SourceRun>& runs, int64_t group, int64_t groups,
+                  int64_t pixels) {
+    size_t first = 0;
+    do {
+      size_t last = first;
+      for (int64_t steps = 0; last < runs.size() && steps < kInPlaceSteps; ++last) {
+        steps += runs[last].length;
+      }
+      for (int64_t panel = 0; panel < plan_.panels(); ++panel) {
+        sum_panel(group, groups, Panel(plan_, panel), runs.data() + first, last - first, first > 0,
+                  pixels);
+      }
+      first = last;
+    } while (first < runs.size());
+  }
+
+  void sum_panel(int64_t group, int64_t groups, const Panel& panel, const SourceRun* runs,
+                 size_t count, bool accumulate, int64_t pixels) {
+    InPlaceSum call{};
+    call.src = static_cast<const char*>(sum_.src.data) +
+               group * sum_.src_channels * sum_.src.channel * kernels_.elem_bytes;
+    call.src_offsets = src_offsets_.data();
+    call.dst = static_cast<char*>(sum_.dst.data) +
+               (group * sum_.dst_channels + panel.channel) * sum_.dst.channel * kernels_.elem_bytes;
+    call.dst_offsets = dst_offsets_.data();
+    call.pixels = pixels;
+    call.weights = weights_ ? weights_ + weight_offset(plan_, group, panel) : own_;
+    place_weights(group, panel, runs, count);
+    call.runs = placed_.data();
+    call.run_count = int64_t(placed_.size());
+    call.channels = panel.channels;
+    call.vectors = int(panel.vectors);
+    call.lanes = int(plan_.lanes);
+    const int64_t vector = group * plan_.vectors + panel.vector;
+    call.bias = bias_ ? bias_ + vector * plan_.lanes * kernels_.acc_bytes : nullptr;
+    call.accumulate = accumulate;
+    call.groups = groups;
+    call.src_group = sum_.src_channels * sum_.src.channel;
+    call.dst_group = sum_.dst_channels * sum_.dst.channel;
+    call.weight_group = plan_.steps() * plan_.lanes;
+    kernels_.in_place.sum(call);
+  }
+
+  // The runs, with the places of their weights in the packed panel.
+  void place_weights(int64_t group, const Panel& panel, const SourceRun* runs, size_t count) {
+    placed_.clear();
+    int64_t packed = 0;
+    for (size_t r = 0; r < count; ++r) {
+      SourceRun run = runs[r];
+      if (!weights_) {
+        pack_steps(plan_, group, panel, {run.weight, run.weight + run.length},
+                   own_ + packed * panel.width * kernels_.acc_bytes);
+        run.weight = packed;
+        packed += run.length;
+      }
+      run.weight *= panel.width;
+      placed_.push_back(run);
+    }
+  }
+
+  // Where the pixels of the box from `first` on have their source and their results.
+  void find_pixels(const Box& box, int64_t first, int64_t pixels) {
+    int64_t at[kAxes], src_step[kAxes], dst_step[kAxes], dst_first = 0, extent[kAxes];
+    int64_t batch = first;
+    for (int a = kAxes - 1; a >= 0; --a) {
+      const AxisPiece& piece = plan_.piece(box, a);
+      const AxisTaps& phase = sum_.axes[a][size_t(piece.phase)];
+      extent[a] = piece.results.end - piece.results.begin;
+      at[a] = batch % extent[a];
+      batch /= extent[a];
+      src_step[a] = phase.src_step * sum_.src.axis[a];
+      dst_step[a] = phase.dst_step * sum_.dst.axis[a];
+      dst_first += (phase.dst_begin + piece.results.begin * phase.dst_step) * sum_.dst.axis[a];
+    }
+    for (int64_t p = 0; p < pixels;) {
+      const int64_t src = batch * sum_.src.batch + at[0] * src_step[0] + at[1] * src_step[1];
+      const int64_t dst =
+          dst_first + batch * sum_.dst.batch + at[0] * dst_step[0] + at[1] * dst_step[1];
+      for (; at[2] < extent[2] && p < pixels; ++at[2], ++p) {
+        src_offsets_[size_t(p)] = src + at[2] * src_step[2];
+        dst_offsets_[size_t(p)] = dst + at[2] * dst_step[2];
+      }
+      at[2] = 0;
+      if (++at[1] < extent[1]) continue;
+      at[1] = 0;
+      if (++at[0] < extent[0]) continue;
+      at[0] = 0;
+      ++batch;
+    }
+  }
+
+  const InPlacePlan& plan_;
+  const TapSum& sum_;
+  const Kernels& kernels_;
+  const char* const weights_;
+  const char* const bias_;
+  std::unique_ptr<Scratch> scratch_;
+  char* const own_;  // weights of the runs at hand, if all of them have no room
+  std::vector<std::vector<SourceRun>> runs_;  // of each box, once they were needed
+  size_t kept_ = 0;                           // of these, in all
+  std::vector<SourceRun> placed_;
+  std::vector<int64_t> src_offsets_, dst_offsets_;  // of the block's pixels
+};
+
+// The bias of each group, padded to whole vectors.
+void pack_bias(const InPlacePlan& plan, char* bias) {
+  const TapSum& sum = plan.sum;
+  const Kernels& kernels = *sum.kernels;
+  const int64_t width = plan.vectors * plan.lanes;
+  std::memset(bias, 0, size_t(sum.groups * width * kernels.acc_bytes));
+  for (int64_t group = 0; group < sum.groups; ++group) {
+    const int64_t first = group * sum.dst_channels * sum.bias.stride;
+    kernels.pack(bias + group * width * kernels.acc_bytes, width,
+                 static_cast<const char*>(sum.bias.data) + first * kernels.elem_bytes,
+                 sum.dst_channels, sum.bias.stride, 1, 0);
+  }
+}
+
+}  // namespace
+
+void run_in_place_sum(const TapSum& sum, const Resources& resources) {
+  if (!phases_cover_results(sum)) {
+    fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
+                   sum.dst_size);
+  }
+  const InPlacePlan plan(sum, resources);
+  const Threads& threads = *resources.threads;
+  const int64_t bias_bytes =
+      sum.bias.data ? sum.groups * plan.vectors * plan.lanes * sum.kernels->acc_bytes : 0;
+  const bool own = plan.resident && !resources.weights;
+  Scratch scratch(align_up(own ? plan.weight_bytes : 0) + align_up(bias_bytes));
+  char* const bias = sum.bias.data ? scratch.take<char>(bias_bytes) : nullptr;
+  if (bias) pack_bias(plan, bias);
+  const char* weights = nullptr;
+  std::shared_ptr<const PreparedWeights::Form> kept;
+  if (own) {
+    char* const packed = scratch.take<char>(plan.weight_bytes);
+    pack_all(plan, threads, packed);
+    weights = packed;
+  } else if (plan.resident) {
+    kept = resources.weights->get(key_of(plan), plan.weight_bytes, [&](char* memory) {
+      pack_all(plan, threads, memory);
+      return uint32_t(0);
+    });
+    weights = kept->start;
+  }
+  for_each_job(threads, int64_t(plan.blocks.size()), [&] { return Worker(plan, weights, bias); });
+}
+
+}  // namespace mxd::cpu
