@@ -39,11 +39,52 @@ int64_t bytes_to_copy(Pass pass, const Problem& problem, const ProductPlan& plan
   return grains * kScratchGrain <= workspace_bytes ? grains * kScratchGrain : 0;
 }
 
+// Whether neighbouring threads find the columns of a few channels close together in the source, or
+// a packet of channels at each, that enough rows share.
+bool reads_whole_lines(const FewChannelsParams& params) {
+  constexpr int64_t kClose = 4, kRowsForPackets = 8;
+  if (params.packets && params.rows >= kRowsForPackets) return true;
+  for (int a = kAxes - 1; a >= 0; --a) {
+    const FewAxis& axis = params.axis[a];
+    if (params.columns.axis[a] > 1) return axis.source * axis.column_step <= kClose;
+  }
+  return params.source_batch <= kClose;
+}
+
+// Up to 8 rows stand in a narrow tile, phase by phase, and leave some of it empty; 9 to 16 fill a
+// quarter of the next larger one at most, which only matrix units can afford. Layers of too few
+// columns to occupy the device need a split sum.
+bool pays(const FewChannelsPlan& plan, DType dtype, const Device& device,
+          const Settings& settings) {
+  if (!plan) return false;
+  const bool tensor_cores = has_tensor_cores(dtype, device, settings.allow_tf32);
+  const int64_t few = tensor_cores ? 8 : 16;
+  return plan.params.filters <= few && 2 * plan.params.jobs() >= device.processors &&
+         reads_whole_lines(plan.params);
+}
+
+std::string describe_few(const FewChannelsParams& params) {
+  std::string text = "direct sums of " + std::to_string(params.filters) + " channels";
+  int64_t phases = 1;
+  for (const FewAxis& axis : params.axis) phases *= axis.phases;
+  if (phases > 1) text += " by " + std::to_string(phases) + " phases";
+  return text + " for each pixel of the source: too few channels to fill a tile";
+}
+
 }  // namespace
 
 Choice choose(Pass pass, const Problem& problem, const Device& device, const Settings& settings) {
   Choice choice;
   choice.product = plan_product(pass, problem, device, settings);
+  if (!choice.product.choice.direct) {
+    const FewChannelsPlan few = plan_few_channels(pass, problem);
+    if (pays(few, problem.dtype, device, settings)) {
+      choice.few = few;
+      choice.product.partial_bytes = 0;
+      choice.reason = describe_few(few.params);
+      return choice;
+    }
+  }
   choice.weight_bytes = bytes_to_copy(pass, problem, choice.product, settings.workspace_bytes);
   if (choice.weight_bytes > 0) {
     Settings rest = settings;

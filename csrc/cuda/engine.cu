@@ -13,6 +13,7 @@ Plan plan(Pass pass, const Problem& problem, const Device& device, const Setting
 void run(Pass pass, const Problem& problem, const Device& device, const Settings& settings,
          void* scratch, CUstream_st* stream) {
   Choice choice = choose(pass, problem, device, settings);
+  if (choice.few) return run_few_channels(choice.few, problem.dtype, stream);
   if (choice.weight_bytes > 0) {
     copy_weight(pass, problem, scratch, stream);
     choice.product.params.product.a = scratch;
