@@ -25,6 +25,9 @@ constexpr int64_t kScratchGrain = 256;
 // A copy is read once for every tile of columns, and costs about as much as reading the original.
 constexpr int64_t kTilesThatPay = 4;
 
+// The copy counts them in 32 bits.
+constexpr int64_t kMostCopiedTaps = 1 << 30;
+
 // Bytes of a copy of the weight that pays, or 0.
 int64_t bytes_to_copy(Pass pass, const Problem& problem, const ProductPlan& plan,
                       int64_t workspace_bytes) {
@@ -33,6 +36,7 @@ int64_t bytes_to_copy(Pass pass, const Problem& problem, const ProductPlan& plan
   if (product.rows == 1 || product.a_row == 1) return 0;
   if (plan.params.column_tiles < kTilesThatPay) return 0;
   const Geometry& g = problem.geometry;
+  if (g.taps() > kMostCopiedTaps) return 0;
   const int64_t elements = g.groups * g.in_channels * g.out_channels * g.taps();
   const int64_t bytes = elements * size_of(problem.dtype);
   const int64_t grains = bytes / kScratchGrain + (bytes % kScratchGrain != 0);

@@ -291,6 +291,42 @@ MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, di
   }
 }
 
+MXD_TEST(cuda_weight_copy_lines, "a copy of a weight comes and goes in runs of about 32 elements") {
+  struct Row {
+    const char* name;
+    Pass pass;
+    bool filters_last;  // in the weight
+  };
+  const Row rows[] = {{"n1g1c64k96-i8x8-w2x2-s2x2-p0x0-d1x1-a0x0", Pass::kForward, false},
+                      {"n1g1c64k96-i8x8-w2x2-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, false},
+                      {"n1g1c64k96-i8x8-w2x2-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, true},
+                      {"n1g1c64k96-i8x8-w3x3-s2x2-p0x0-d1x1-a0x0", Pass::kForward, false},
+                      {"n1g1c64k96-i8x8-w3x3-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, false},
+                      {"n1g1c64k96-i8-w64-s2-p0-d1-a0", Pass::kForward, false},
+                      {"n1g1c40k96-i8x8-w1x1-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, false}};
+  for (const Row& row : rows) {
+    Problem problem;
+    problem.geometry = parse_problem(row.name);
+    const Geometry& g = problem.geometry;
+    WeightView& weight = problem.weight;
+    weight.in_channel = g.out_channels * g.taps();
+    weight.out_channel = row.filters_last ? 1 : g.taps();
+    int64_t stride = row.filters_last ? g.out_channels : 1;
+    for (int a = kAxes - 1; a >= 0; stride *= g.axis[a].kernel, --a) weight.tap[a] = stride;
+    const cuda::WeightCopyParams params = cuda::plan_weight_copy(row.pass, problem);
+    int64_t run = 1;
+    for (const cuda::WeightDigit& digit : params.digit) {
+      if (digit.src != run) break;
+      run *= digit.box;
+      if (digit.box < digit.count) break;
+    }
+    MXD_CHECK(run >= 32 - 32 % g.taps(),
+              std::string(row.name) + ": reads runs of " + std::to_string(run));
+    const cuda::WeightDigit& written = params.digit[params.row];
+    MXD_CHECK(written.dst == 1 && written.box >= 32, std::string(row.name) + ": writes");
+  }
+}
+
 // The operands as floating point, some of one of them infinite, and the sums of a pass.
 struct Unbounded {
   std::vector<double> data, weight, out;
