@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "cuda/fold.h"
 #include "cuda/weight_copy.h"
 
 namespace mxd::cuda {
@@ -77,18 +78,17 @@ std::string describe_few(const FewChannelsParams& params) {
 
 }  // namespace
 
-Choice choose(Pass pass, const Problem& problem, const Device& device, const Settings& settings) {
+Choice choose(Pass pass, const Problem& asked, const Device& device, const Settings& settings) {
   Choice choice;
-  choice.product = plan_product(pass, problem, device, settings);
-  if (!choice.product.choice.direct) {
-    const FewChannelsPlan few = plan_few_channels(pass, problem);
-    if (pays(few, problem.dtype, device, settings)) {
-      choice.few = few;
-      choice.product.partial_bytes = 0;
-      choice.reason = describe_few(few.params);
-      return choice;
-    }
+  choice.problem = fold_taps(asked);
+  const Problem& problem = choice.problem;
+  choice.few = plan_few_channels(pass, problem);
+  if (pays(choice.few, problem.dtype, device, settings)) {
+    choice.reason = describe_few(choice.few.params);
+    return choice;
   }
+  choice.few = {};
+  choice.product = plan_product(pass, problem, device, settings);
   choice.weight_bytes = bytes_to_copy(pass, problem, choice.product, settings.workspace_bytes);
   if (choice.weight_bytes > 0) {
     Settings rest = settings;
@@ -98,6 +98,9 @@ Choice choose(Pass pass, const Problem& problem, const Device& device, const Set
   choice.reason = choice.product.choice.direct
                       ? "direct sums: a group has too few channels to fill a tile"
                       : describe_tiles(choice.product);
+  if (problem.geometry.taps() < asked.geometry.taps()) {
+    choice.reason += ", the taps of the single input pixel folded into the channels";
+  }
   if (choice.weight_bytes > 0) choice.reason += ", of a weight copied into the order of its tiles";
   if (!fits_32_bits(choice.product.params)) {
     choice.reason += ", with 64-bit indices because a tensor is that large";

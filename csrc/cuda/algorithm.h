@@ -8,6 +8,7 @@ namespace mxd::cuda {
 
 struct Choice {
   std::string reason;
+  Problem problem;      // as it is computed
   FewChannelsPlan few;  // empty: the product runs
   ProductPlan product;
   int64_t weight_bytes = 0;  // of a copy of the weight with its rows innermost; 0: none is made

@@ -327,6 +327,41 @@ MXD_TEST(cuda_weight_copy_lines, "a copy of a weight comes and goes in runs of a
   }
 }
 
+MXD_TEST(cuda_single_pixel, "a single input pixel: the taps are folded into the filters") {
+  struct Row {
+    const char* name;
+    Layout layout;
+    bool folded;
+  };
+  const Row rows[] = {{"n9g1c20k12-i1x1-w4x4-s1x1-p0x0-d1x1-a0x0", Layout::kFirst, true},
+                      {"n9g1c20k12-i1x1-w4x4-s1x1-p0x0-d1x1-a0x0", Layout::kLast, true},
+                      {"n3g2c20k12-i1x1-w4x3-s4x3-p0x0-d1x1-a0x0", Layout::kFirst, true},
+                      {"n3g2c20k12-i1x1-w4x3-s4x3-p0x0-d1x1-a0x0", Layout::kLast, false},
+                      {"n3g1c20k12-i1x1-w4x4-s1x1-p1x1-d1x1-a0x0", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x1-w4x4-s2x2-p0x0-d1x1-a0x1", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x2-w4x4-s2x2-p0x0-d1x1-a0x0", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x1-w4x4-s2x2-p0x0-d2x2-a0x0", Layout::kFirst, false},
+                      {"n4g1c6k70-i1-w5-s1-p0-d1-a0", Layout::kLast, true},
+                      {"n4g1c6k7-i1x1x1-w2x3x4-s1x1x1-p0x0x0-d1x1x1-a0x0x0", Layout::kFirst, true}};
+  for (const Row& row : rows) {
+    Random random(options().seed);
+    const Case c(parse_problem(row.name), false, random);
+    for (const Pass pass : kPasses) {
+      for (const bool biased : {false, true}) {
+        const DType dtype = kDTypes[draw(random, 0, 3)];
+        Bench bench(c, {dtype, row.layout, row.layout, row.layout, biased}, pass, random);
+        const cuda::Choice choice = cuda::choose(pass, bench.problem, kDevice, {});
+        const bool folded = choice.problem.geometry.taps() < c.geometry.taps();
+        const bool with_bias = biased && pass == Pass::kForward;
+        MXD_CHECK(folded == (row.folded && !with_bias), row.name + (": " + choice.reason));
+        bench.allow(0);
+        cuda::run(pass, bench.problem, kDevice, {}, nullptr, nullptr);
+        bench.check(choice.reason);
+      }
+    }
+  }
+}
+
 // The operands as floating point, some of one of them infinite, and the sums of a pass.
 struct Unbounded {
   std::vector<double> data, weight, out;
@@ -396,7 +431,7 @@ MXD_TEST(cuda_few_channels,
                                   "n1g1c5k2-i15x16-w3x3-s2x3-p2x1-d3x2-a1x0",
                                   "n1g1c8k1-i9x10x11-w4x4x4-s2x2x2-p1x1x1-d1x1x1-a0x0x0",
                                   "n1g2c8k6-i30x20-w3x3-s2x2-p1x1-d1x1-a1x1",
-                                  "n600g1c8k5-i1x1-w4x4-s1x1-p0x0-d1x1-a0x0",
+                                  "n600g1c8k5-i1x1-w4x4-s1x1-p1x1-d1x1-a0x0",
                                   "n1g1c3k14-i20x30-w5x5-s2x2-p2x2-d1x1-a1x1",
                                   "n1g1c4k3-i20x30-w2x2-s2x2-p0x0-d1x1-a0x0"};
   for (const char* name : problems) {
@@ -423,6 +458,7 @@ MXD_TEST(cuda_few_channels,
                         (c.geometry.out_channels > 8 && dtype != DType::kFloat64),
                     std::string(name) + ": " + choice.reason);
           bench.allow(0);
+          cuda::emulator::set_most_blocks(draw(random, 1, 9));
           cuda::run(pass, bench.problem, kSmallest, settings, nullptr, nullptr);
           bench.check_values(expected.of(pass), choice.reason);
         }
