@@ -57,15 +57,18 @@ bool reads_whole_lines(const FewChannelsParams& params) {
 }
 
 // Up to 8 rows stand in a narrow tile, phase by phase, and leave some of it empty; 9 to 16 fill a
-// quarter of the next larger one at most, which only matrix units can afford. Layers of too few
-// columns to occupy the device need a split sum.
+// quarter of the next larger one at most, which only matrix units can afford. Groups of a channel
+// or two that lie in rows of pixels are better off than with the direct kernel, too, which finds
+// taps and pixels anew for every result. Layers of too few columns to occupy the device need a
+// split sum, or many groups side by side.
 bool pays(const FewChannelsPlan& plan, DType dtype, const Device& device,
           const Settings& settings) {
   if (!plan) return false;
+  const FewChannelsParams& params = plan.params;
   const bool tensor_cores = has_tensor_cores(dtype, device, settings.allow_tf32);
-  const int64_t few = tensor_cores ? 8 : 16;
-  return plan.params.filters <= few && 2 * plan.params.jobs() >= device.processors &&
-         reads_whole_lines(plan.params);
+  const int64_t columns = params.column_tiles * few_columns(plan.rows_each);
+  return params.filters <= (tensor_cores ? 8 : 16) && 2 * params.jobs() >= device.processors &&
+         2 * params.column_count() >= columns && reads_whole_lines(params);
 }
 
 std::string describe_few(const FewChannelsParams& params) {

@@ -105,6 +105,8 @@ FewChannelsPlan plan_few_channels(Pass pass, const Problem& problem) {
   if (std::max({columns, terms, rows}) > kMost) return plan;
   params.columns.other = int32_t(g.batch);
   params.terms.other = int32_t(channels);
+  params.split_column = Radix<int32_t, Other::kFirst>(params.columns);
+  params.split_term = Radix<int32_t, Other::kLast>(params.terms);
   params.channels = int32_t(product.terms.other);
   params.filters = int32_t(product.rows);
   params.rows = int32_t(rows);

@@ -43,6 +43,8 @@ struct FewChannelsParams {
   FewAxis axis[kAxes];
   Digits<int32_t> columns;  // image and column of each axis
   Digits<int32_t> terms;    // step of each axis and channel, these rounded up to whole packets
+  Radix<int32_t, Other::kFirst> split_column;
+  Radix<int32_t, Other::kLast> split_term;
   int32_t channels = 0, filters = 0;  // of the source and of the result, in a group
   int32_t rows = 0;                   // filter and phase of each axis
   bool filters_fastest = false;       // the order of a row's digits: as they lie in the result

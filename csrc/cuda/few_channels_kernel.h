@@ -31,7 +31,6 @@ template <class T, int kRows, int kColumns>
 struct FewChannelsKernel {
   using Params = FewChannelsParams;
   using Value = SumOf<T>;
-  using Numbers = Radix<int32_t, Other::kLast>;
   static constexpr int kThreads = 128;
   static constexpr int kResident = sizeof(Value) == 8 ? 2 : 3;  // what the sums' registers allow
   static constexpr int kTile = kThreads * kColumns;
@@ -139,14 +138,13 @@ struct FewChannelsKernel {
 
     // Fills the chunk of terms from `first` on, with zeros where there is no weight. Whether all
     // are finite.
-    MXD_DEVICE bool bring(const Params& params, const Numbers& radix, int32_t first,
-                          Weights& weights) const {
+    MXD_DEVICE bool bring(const Params& params, int32_t first, Weights& weights) const {
       if (!active || first >= params.term_count()) return true;
       bool finite = true;
       for (int i = thread_index() / kRows; i < kChunk; i += kLanes) {
         T value = zero<T>();
         if (first + i < params.term_count()) {
-          const Digits<int32_t> k = radix.split(first + i);
+          const Digits<int32_t> k = params.split_term.split(first + i);
           bool there = k.other < params.channels;
           int64_t at = base + k.other * params.weight_channel;
           MXD_UNROLL for (int a = 0; a < kAxes; ++a) {
@@ -167,7 +165,7 @@ struct FewChannelsKernel {
                                                  bool& active) {
     const int32_t column = place.first_column + c * kThreads + thread_index();
     active = column < params.column_count();
-    return Radix<int32_t, Other::kFirst>(params.columns).split(active ? column : 0);
+    return params.split_column.split(active ? column : 0);
   }
 
   static MXD_DEVICE void accumulate(const Params& params, const Place& place, Shared& shared,
@@ -184,17 +182,16 @@ struct FewChannelsKernel {
         columns.at[c][a] = active ? at : -(1 << 30);  // no shift leads from there to the source
       }
     }
-    const Numbers radix(params.terms);
     const int32_t terms = params.term_count();
     const WeightShare share(params, place);
-    bool finite = share.bring(params, radix, 0, shared.weights[buffer]);
+    bool finite = share.bring(params, 0, shared.weights[buffer]);
     for (int32_t first = 0; first < terms; first += kChunk) {
       const bool exactly = barrier_or(!finite);
       const Weights& weights = shared.weights[buffer];
       buffer ^= 1;
-      finite = share.bring(params, radix, first + kChunk, shared.weights[buffer]);
+      finite = share.bring(params, first + kChunk, shared.weights[buffer]);
       const int32_t count = terms - first < kChunk ? terms - first : kChunk;
-      multiply(params, shared, weights, radix, columns, first, count, exactly, sums);
+      multiply(params, shared, weights, columns, first, count, exactly, sums);
     }
   }
 
@@ -215,10 +212,9 @@ struct FewChannelsKernel {
   }
 
   static MXD_DEVICE void multiply(const Params& params, const Shared& shared,
-                                  const Weights& weights, const Numbers& radix,
-                                  const Columns& columns, int32_t first, int32_t count,
-                                  bool exactly, Value (&sums)[kRows][kColumns]) {
-    Digits<int32_t> k = radix.split(first);
+                                  const Weights& weights, const Columns& columns, int32_t first,
+                                  int32_t count, bool exactly, Value (&sums)[kRows][kColumns]) {
+    Digits<int32_t> k = params.split_term.split(first);
     Step step = enter(params, shared, columns, k);
     MXD_NO_UNROLL for (int32_t i = 0; i < count; i += kStep) {
       if (step.rows != 0) {
@@ -226,15 +222,17 @@ struct FewChannelsKernel {
         bring(params, columns, step, k.other, values);
         if (exactly) {
           combine_present(weights, i, step, values, sums);
+        } else if (params.channels == 1) {
+          combine<false, 1>(weights, i, step.rows, values, sums);
         } else if (step.rows == kAllRows) {
-          combine<true>(weights, i, step.rows, values, sums);
+          combine<true, kQuad>(weights, i, step.rows, values, sums);
         } else {
-          combine<false>(weights, i, step.rows, values, sums);
+          combine<false, kQuad>(weights, i, step.rows, values, sums);
         }
       }
       k.other += kStep;
       if (k.other == params.terms.other && i + kStep < count) {
-        k = radix.split(first + i + kStep);
+        k = params.split_term.split(first + i + kStep);
         step = enter(params, shared, columns, k);
       }
     }
@@ -261,18 +259,19 @@ struct FewChannelsKernel {
     }
   }
 
-  template <bool kAll>
+  // Of a single channel (kRead = 1) only the first value is not a zero.
+  template <bool kAll, int kRead>
   static MXD_DEVICE void combine(const Weights& weights, int term, uint32_t rows,
                                  const Value (&values)[kStep][kColumns],
                                  Value (&sums)[kRows][kColumns]) {
     MXD_UNROLL for (int m = 0; m < kRows; ++m) {
       if (!kAll && !(rows >> m & 1)) continue;
-      MXD_UNROLL for (int q = 0; q < kStep; q += kQuad) {
-        Value factors[kQuad];
-        read_cells<kQuad>(&weights(m, term + q), factors);
-        MXD_UNROLL for (int i = 0; i < kQuad; ++i) {
+      MXD_UNROLL for (int first = 0; first < (kRead == 1 ? 1 : kStep); first += kRead) {
+        Value factors[kRead];
+        read_cells<kRead>(&weights(m, term + first), factors);
+        MXD_UNROLL for (int i = 0; i < kRead; ++i) {
           MXD_UNROLL for (int c = 0; c < kColumns; ++c) {
-            sums[m][c] = multiply_add(factors[i], values[q + i][c], sums[m][c]);
+            sums[m][c] = multiply_add(factors[i], values[first + i][c], sums[m][c]);
           }
         }
       }
