@@ -1,7 +1,7 @@
 #include "cuda/few_channels.h"
 
 #include <algorithm>
-#include <cmath>
+#include <initializer_list>
 
 #include "cuda/element.h"
 #include "cuda/product_plan.h"
@@ -62,6 +62,21 @@ bool is_packet(const FewChannelsParams& params, int64_t element_bytes) {
                params.source_batch % packet == 0 && params.source_group % packet == 0;
   for (const FewAxis& axis : params.axis) whole = whole && axis.source % packet == 0;
   return whole;
+}
+
+// Whether `run` rows after each other are neighbours in the result, on an address that is a
+// multiple of their size, and all inside of it or none.
+bool is_run(const FewChannelsParams& params, int64_t run, int64_t element_bytes) {
+  const FewAxis& fastest = params.axis[kAxes - 1];
+  const auto address = reinterpret_cast<uintptr_t>(params.result);
+  const bool whole = address % uintptr_t(run * element_bytes) == 0 &&
+                     params.result_batch % run == 0 && params.result_group % run == 0 &&
+                     params.axis[0].result % run == 0 && params.axis[1].result % run == 0;
+  if (params.filters_fastest) {
+    return whole && params.filters % run == 0 && fastest.result % run == 0;
+  }
+  return whole && params.result_filter % run == 0 && fastest.result == 1 &&
+         fastest.phases % run == 0 && fastest.first % run == 0 && fastest.count % run == 0;
 }
 
 }  // namespace
@@ -128,10 +143,14 @@ FewChannelsPlan plan_few_channels(Pass pass, const Problem& problem) {
   params.bias_group = roles.bias_group;
   params.filters_fastest = params.result_filter == 1;
   params.packets = is_packet(params, size_of(problem.dtype));
+  params.run = 1;
+  for (const int run : {2, 4}) {
+    if (is_run(params, run, size_of(problem.dtype))) params.run = run;
+  }
 
   // A term costs about as much to load as four rows of it to multiply.
   const auto cost = [&](int each) { return (params.rows + each - 1) / each * (each + 4); };
-  cut_rows(*std::min_element(std::begin(kFewRows), std::end(kFewRows),
+  cut_rows(*std::min_element(kFewRows, kFewRows + few_row_choices(problem.dtype),
                              [&](int a, int b) { return cost(a) < cost(b); }),
            plan);
   return plan;

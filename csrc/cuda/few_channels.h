@@ -49,6 +49,7 @@ struct FewChannelsParams {
   int32_t rows = 0;                   // filter and phase of each axis
   bool filters_fastest = false;       // the order of a row's digits: as they lie in the result
   bool packets = false;               // channels of the source may be read 16 bytes at once
+  int32_t run = 1;                    // rows that may be written at once: 1, 2 or 4
   int64_t groups = 1, column_tiles = 1, row_tiles = 1;
 
   const void* source = nullptr;
@@ -72,8 +73,9 @@ struct FewChannelsParams {
 // Steps on an axis at most.
 constexpr int kMostSteps = 128;
 
-// Rows that a block sums: one of these; and for how many columns.
+// Rows that a block sums: one of these, of doubles but the last; and for how many columns.
 constexpr int kFewRows[] = {4, 8, 12, 16};
+constexpr int few_row_choices(DType dtype) { return dtype == DType::kFloat64 ? 3 : 4; }
 constexpr int few_columns(int rows) { return rows == 4 ? 1024 : 512; }
 
 struct FewChannelsPlan {

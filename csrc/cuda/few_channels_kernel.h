@@ -82,6 +82,7 @@ struct FewChannelsKernel {
         MXD_UNROLL for (int c = 0; c < kColumns; ++c) sums[m][c] = 0;
       }
       accumulate(params, place, shared, buffer, sums);
+      if (params.bias) add_bias(params, place, sums);
       store(params, place, shared, sums);
       barrier();  // before the rows are those of the next job
     }
@@ -294,10 +295,20 @@ struct FewChannelsKernel {
     }
   }
 
+  static MXD_DEVICE void add_bias(const Params& params, const Place& place,
+                                  Value (&sums)[kRows][kColumns]) {
+    const T* bias = static_cast<const T*>(params.bias) + place.group * params.bias_group;
+    MXD_UNROLL for (int m = 0; m < kRows; ++m) {
+      const int32_t index = place.first_row + m;
+      if (index >= params.rows) continue;
+      const Value more = widen(read(bias + split_row(params, index).filter * params.bias_filter));
+      MXD_UNROLL for (int c = 0; c < kColumns; ++c) sums[m][c] += more;
+    }
+  }
+
   static MXD_DEVICE void store(const Params& params, const Place& place, const Shared& shared,
                                const Value (&sums)[kRows][kColumns]) {
     T* result = static_cast<T*>(params.result) + place.group * params.result_group;
-    const T* bias = static_cast<const T*>(params.bias) + place.group * params.bias_group;
     int64_t offset[kColumns];
     int32_t at[kColumns][kAxes];
     MXD_UNROLL for (int c = 0; c < kColumns; ++c) {
@@ -309,12 +320,11 @@ struct FewChannelsKernel {
         at[c][a] = active ? axis.first + n.axis[a] * axis.phases : -(1 << 30);
       }
     }
+    // A run's rows are all inside of the result or none is, which the first one tells.
     MXD_UNROLL for (int m = 0; m < kRows; ++m) {
       const int32_t index = place.first_row + m;
-      if (index >= params.rows) break;
-      const int32_t filter =
-          params.filters_fastest ? index % params.filters : split_row(params, index).filter;
-      const Value more = params.bias ? widen(read(bias + filter * params.bias_filter)) : Value(0);
+      if (index >= params.rows || (m & (params.run - 1)) != 0) continue;
+      const int32_t filter = split_row(params, index).filter;
       MXD_UNROLL for (int c = 0; c < kColumns; ++c) {
         bool inside = true;
         int64_t to = offset[c] + filter * params.result_filter;
@@ -323,7 +333,18 @@ struct FewChannelsKernel {
           inside = inside && uint32_t(out) < uint32_t(params.axis[a].count);
           to += out * params.axis[a].result;
         }
-        if (inside) write(result + to, narrow<T>(sums[m][c] + more));
+        if (!inside) continue;
+        T values[4];
+        MXD_UNROLL for (int i = 0; i < 4; ++i) {
+          if (m + i < kRows) values[i] = narrow<T>(sums[m + i][c]);
+        }
+        if (m % 4 == 0 && params.run == 4) {
+          write_packet<4>(result + to, values);
+        } else if (m % 2 == 0 && params.run == 2) {
+          write_packet<2>(result + to, values);
+        } else {
+          write(result + to, values[0]);
+        }
       }
     }
   }

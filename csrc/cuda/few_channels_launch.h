@@ -19,7 +19,7 @@ void launch_few_channels(const FewChannelsPlan& plan, CUstream_st* stream) {
   if (plan.rows_each == 4) return launch_rows<T, 4, 8>(plan.params, stream);
   if (plan.rows_each == 8) return launch_rows<T, 8, 4>(plan.params, stream);
   if (plan.rows_each == 12) return launch_rows<T, 12, 4>(plan.params, stream);
-  launch_rows<T, 16, 4>(plan.params, stream);
+  if constexpr (sizeof(T) < 8) launch_rows<T, 16, 4>(plan.params, stream);
 }
 
 }  // namespace mxd::cuda

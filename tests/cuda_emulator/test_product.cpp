@@ -250,7 +250,7 @@ void check_few_channels(const Case& c, const Emulated& setting, int64_t turn, Ra
     Bench bench(c, setting, pass, random);
     cuda::FewChannelsPlan plan = cuda::plan_few_channels(pass, bench.problem);
     if (!plan) continue;
-    cuda::cut_rows(cuda::kFewRows[turn % 4], plan);
+    cuda::cut_rows(cuda::kFewRows[turn % cuda::few_row_choices(setting.dtype)], plan);
     bench.allow(0);
     cuda::emulator::set_most_blocks(draw(random, 1, 9));
     cuda::run_few_channels(plan, setting.dtype, nullptr);
