@@ -4,12 +4,12 @@
 // Here all phases of the forward pass are rows of one product. On one axis, with
 // o + pad = stride * q + phase, column q holds the `stride` results of all phases, and
 //
-//   result(q, phase) = sum over u of weight(tap(u, phase)) * source(origin + q - shift(u))
+//   result(q, phase) = sum over u of weight(tap(u, phase)) * source(origin + q + shift(u))
 //
 // so that a source element meets every phase in one step u. With a stride that divides the kernel
-// no phase lacks a tap; where one does, its row takes no part in the step. A dilation gives each
-// step its own shift. The data gradient is the same with a single phase, its columns `stride` apart
-// in the source.
+// every phase has a tap in every step; a row whose phase has none takes no part in the step. A
+// dilation gives each step its own shift. The data gradient is the same with a single phase, its
+// columns `stride` apart in the source.
 #pragma once
 
 #include "core/problem.h"

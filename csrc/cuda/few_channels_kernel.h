@@ -2,10 +2,10 @@
 // kColumns columns: every source element that it reads is used kRows times, every weight kColumns
 // times.
 //
-//   for each chunk of kChunk terms (step of the taps, channel):
-//     store its weights to buffer i % 2, one line for each row
-//     barrier                  all of i is stored; nobody reads i - 1, whose buffer comes next
-//     fetch the weights of i + 1 into registers
+//   bring the weights of chunk 0, kChunk terms (step of the taps, channel), a line for each row
+//   for each chunk i:
+//     barrier                  all of i is there; nobody reads i - 1, whose buffer comes next
+//     bring the weights of i + 1 to the other buffer
 //     for kStep channels of one step at a time:
 //       read them for each column from memory, neighbouring threads from neighbouring columns
 //       for each row that has a tap: kStep weights from shared memory, kStep * kColumns products

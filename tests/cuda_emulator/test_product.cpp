@@ -341,6 +341,9 @@ MXD_TEST(cuda_single_pixel, "a single input pixel: the taps are folded into the 
                       {"n3g1c20k12-i1x1-w4x4-s2x2-p0x0-d1x1-a0x1", Layout::kFirst, false},
                       {"n3g1c20k12-i1x2-w4x4-s2x2-p0x0-d1x1-a0x0", Layout::kFirst, false},
                       {"n3g1c20k12-i1x1-w4x4-s2x2-p0x0-d2x2-a0x0", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x1-w4x4-s3x3-p1x1-d1x1-a2x2", Layout::kFirst, false},
+                      {"n2g6c12k6-i1x1-w3x3-s1x1-p0x0-d1x1-a0x0", Layout::kFirst, true},
+                      {"n2g6c12k6-i1x1-w3x3-s1x1-p0x0-d1x1-a0x0", Layout::kLast, false},
                       {"n4g1c6k70-i1-w5-s1-p0-d1-a0", Layout::kLast, true},
                       {"n4g1c6k7-i1x1x1-w2x3x4-s1x1x1-p0x0x0-d1x1x1-a0x0x0", Layout::kFirst, true}};
   for (const Row& row : rows) {
@@ -432,6 +435,7 @@ MXD_TEST(cuda_few_channels,
                                   "n1g1c8k1-i9x10x11-w4x4x4-s2x2x2-p1x1x1-d1x1x1-a0x0x0",
                                   "n1g2c8k6-i30x20-w3x3-s2x2-p1x1-d1x1-a1x1",
                                   "n600g1c8k5-i1x1-w4x4-s1x1-p1x1-d1x1-a0x0",
+                                  "n1g1c7k1-i600-w3-s2-p0-d1-a0",
                                   "n1g1c3k14-i20x30-w5x5-s2x2-p2x2-d1x1-a1x1",
                                   "n1g1c4k3-i20x30-w2x2-s2x2-p0x0-d1x1-a0x0"};
   for (const char* name : problems) {
