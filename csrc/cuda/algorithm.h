@@ -1,12 +1,15 @@
 // Which kernel computes a pass, and why: the only place that chooses.
 #pragma once
 
+#include "cuda/few_channels.h"
 #include "cuda/product_plan.h"
 
 namespace mxd::cuda {
 
 struct Choice {
   std::string reason;
+  Problem problem;      // as it is computed
+  FewChannelsPlan few;  // empty: the product runs
   ProductPlan product;
   int64_t weight_bytes = 0;  // of a copy of the weight with its rows innermost; 0: none is made
 

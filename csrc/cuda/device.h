@@ -52,6 +52,12 @@ MXD_DEVICE void read_packet(const T* global, T* values) {
   MXD_UNROLL for (int i = 0; i < kCount; ++i) values[i] = packet.at[i];
 }
 template <int kCount, class T>
+MXD_DEVICE void write_packet(T* global, const T* values) {
+  Packet<T, kCount> packet;
+  MXD_UNROLL for (int i = 0; i < kCount; ++i) packet.at[i] = values[i];
+  *reinterpret_cast<Packet<T, kCount>*>(global) = packet;
+}
+template <int kCount, class T>
 MXD_DEVICE void read_cells(const Cell<T>* shared, T* values) {
   read_packet<kCount>(shared, values);
 }

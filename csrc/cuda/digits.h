@@ -16,7 +16,7 @@ struct Divisor<int32_t> {
   int32_t value = 1;
 
   Divisor() = default;
-  MXD_DEVICE explicit Divisor(int32_t divisor) : shift(0), value(divisor) {
+  MXD_HOST_DEVICE explicit Divisor(int32_t divisor) : shift(0), value(divisor) {
     while ((int64_t(1) << shift) < divisor) ++shift;
     const uint64_t excess = (uint64_t(1) << shift) - uint64_t(divisor);
     magic = uint32_t((excess << 32) / uint64_t(divisor)) + 1;
@@ -32,7 +32,7 @@ struct Divisor<int64_t> {
   int64_t value = 1;
 
   Divisor() = default;
-  MXD_DEVICE explicit Divisor(int64_t divisor) : value(divisor) {}
+  MXD_HOST_DEVICE explicit Divisor(int64_t divisor) : value(divisor) {}
   MXD_DEVICE int64_t divide(int64_t n) const { return n / value; }
 };
 
@@ -50,7 +50,7 @@ template <class Index, Other kOther>
 class Radix {
  public:
   Radix() = default;
-  MXD_DEVICE explicit Radix(const Digits<Index>& counts)
+  MXD_HOST_DEVICE explicit Radix(const Digits<Index>& counts)
       : slow_(kOther == Other::kFirst ? counts.axis[0] : counts.axis[1]),
         middle_(kOther == Other::kFirst ? counts.axis[1] : counts.axis[2]),
         fast_(kOther == Other::kFirst ? counts.axis[2] : counts.other) {}

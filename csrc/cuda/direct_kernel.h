@@ -128,11 +128,15 @@ struct DirectKernel {
   }
 };
 
-// Weight gradient. A block sums kEach columns (taps) of a row, for kGroups groups at once: threads
-// are neighbours along the groups where these are neighbours in memory, else along the pixels.
+// Weight gradient. A block sums kEach taps of a line (neighbours on the last axis) of a row and a
+// column's other digit, for kGroups groups at once: threads are neighbours along the groups where
+// these are neighbours in memory, else along the pixels.
 //
 //   thread = lane * kGroups + group;  lane l sums the terms l, l + kLanes, ...;  then the sums of
 //   all lanes are added in pairs, halving their number from barrier to barrier.
+//
+// A thread reads an element of A once for the line, and finds the line in B once: what is left of a
+// product is a comparison, a load and the product. kTermsAtOnce terms are on their way together.
 template <class T, class Index, int kGroups>
 struct DirectReduction {
   using Params = ProductParams<Index>;
@@ -140,20 +144,33 @@ struct DirectReduction {
   static constexpr int kThreads = 256;
   static constexpr int kLanes = kThreads / kGroups;
   static constexpr int kEach = 4;
+  static constexpr int kTermsAtOnce = 2;
   struct Shared {
     Tile<Value, kEach, kThreads> sums;
   };
 
+  // Lines of kEach taps: the columns with the last digit cut short.
+  static MXD_HOST_DEVICE Digits<Index> lines(const Product<Index>& product) {
+    Digits<Index> counts = product.columns;
+    counts.axis[2] = (counts.axis[2] + kEach - 1) / kEach;
+    return counts;
+  }
+  static MXD_HOST_DEVICE int64_t line_count(const Product<Index>& product) {
+    const Digits<Index> counts = lines(product);
+    return int64_t(counts.other) * counts.axis[0] * counts.axis[1] * counts.axis[2];
+  }
   static MXD_HOST_DEVICE int64_t jobs(const Params& params) {
-    const int64_t columns = (params.product.column_count() + kEach - 1) / kEach;
-    return (params.groups + kGroups - 1) / kGroups * params.product.rows * columns;
+    return (params.groups + kGroups - 1) / kGroups * params.product.rows *
+           line_count(params.product);
   }
 
   static MXD_DEVICE void run(const Params& params, Shared& shared) {
     const Product<Index>& product = params.product;
-    const int64_t columns = (product.column_count() + kEach - 1) / kEach;
+    const int64_t columns = line_count(product);
+    const Radix<Index, Other::kFirst> radix(lines(product));
     for (int64_t job = block_index(); job < jobs(params); job += block_count()) {
-      const Index column = Index(job % columns * kEach);
+      Digits<Index> column = radix.split(Index(job % columns));
+      column.axis[2] *= kEach;
       const Index row = Index(job / columns % product.rows);
       const int64_t group = job / columns / product.rows * kGroups + thread_index() % kGroups;
       const bool active = group < params.groups;
@@ -172,12 +189,12 @@ struct DirectReduction {
         barrier();
       }
       if (active && thread_index() < kGroups) {
+        int64_t to =
+            group * params.c_group + row * product.c_row + column.other * product.c_column.other;
+        MXD_UNROLL for (int x = 0; x < kAxes; ++x) to += column.axis[x] * product.c_column.axis[x];
         MXD_UNROLL for (int e = 0; e < kEach; ++e) {
-          if (column + e >= product.column_count()) continue;
-          const Digits<Index> n = split(product.columns, column + e);
-          int64_t to = group * params.c_group + n.other * product.c_column.other;
-          MXD_UNROLL for (int x = 0; x < kAxes; ++x) to += n.axis[x] * product.c_column.axis[x];
-          write(static_cast<T*>(product.c) + to + row * product.c_row,
+          if (column.axis[2] + e >= product.columns.axis[2]) continue;
+          write(static_cast<T*>(product.c) + to + e * product.c_column.axis[2],
                 narrow<T>(shared.sums(e, thread_index())));
         }
       }
@@ -185,40 +202,69 @@ struct DirectReduction {
     }
   }
 
-  static MXD_DEVICE Digits<Index> split(const Digits<Index>& counts, Index flat) {
-    return Radix<Index, Other::kFirst>(counts).split(flat);
-  }
+  // A term: its element of A, and where the line begins in B.
+  struct Term {
+    Value left;
+    int64_t at;
+    Index first;  // on the last axis
+    bool there;   // as far as the other axes say
+  };
 
-  static MXD_DEVICE void sum(const Params& params, int64_t group, Index row, Index column,
-                             Value (&sums)[kEach]) {
+  static MXD_DEVICE void sum(const Params& params, int64_t group, Index row,
+                             const Digits<Index>& column, Value (&sums)[kEach]) {
     const Product<Index>& product = params.product;
     const T* a = static_cast<const T*>(product.a) + group * params.a_group + row * product.a_row;
-    const T* b = static_cast<const T*>(product.b) + group * params.b_group;
-    const Index terms = product.term_count(), columns = product.column_count();
+    const T* b =
+        static_cast<const T*>(product.b) + group * params.b_group + column.other * product.b_column;
+    const Index terms = product.term_count();
     if (terms == 0) return;
     const Radix<Index, Other::kFirst> radix(product.terms);
-    Digits<Index> n[kEach];
-    MXD_UNROLL for (int e = 0; e < kEach; ++e) {
-      n[e] = split(product.columns, column + e < columns ? column + e : 0);
-    }
-    for (Index term = thread_index() / kGroups; term < terms; term += kLanes) {
-      const Digits<Index> k = radix.split(term);
-      int64_t from = k.other * product.a_term.other;
-      MXD_UNROLL for (int x = 0; x < kAxes; ++x) from += k.axis[x] * product.a_term.axis[x];
-      const Value left = widen(read(a + from));
-      MXD_UNROLL for (int e = 0; e < kEach; ++e) {
-        bool there = true;
-        int64_t at_b = n[e].other * product.b_column + k.other * product.b_term;
-        MXD_UNROLL for (int x = 0; x < kAxes; ++x) {
-          const ProductAxis<Index>& axis = product.axis[x];
-          const Index at =
-              axis.origin + n[e].axis[x] * axis.column_step + k.axis[x] * axis.term_step;
-          there = there && at >= 0 && at < axis.size;
-          at_b += int64_t(at) * product.b_axis[x];
+    const Index step = product.axis[2].column_step, size = product.axis[2].size;
+    const int64_t b_step = int64_t(step) * product.b_axis[2];
+    for (Index first = thread_index() / kGroups; first < terms; first += kTermsAtOnce * kLanes) {
+      Term term[kTermsAtOnce];
+      T right[kTermsAtOnce][kEach];
+      MXD_UNROLL for (int i = 0; i < kTermsAtOnce; ++i) {
+        const bool within = first + i * kLanes < terms;
+        term[i] = find(product, radix.split(within ? first + i * kLanes : 0), column, a);
+        term[i].there = term[i].there && within;
+        MXD_UNROLL for (int e = 0; e < kEach; ++e) {
+          right[i][e] =
+              is_there(term[i], e, step, size) ? read(b + term[i].at + e * b_step) : zero<T>();
         }
-        if (there) sums[e] = multiply_add(left, widen(read(b + at_b)), sums[e]);
+      }
+      MXD_UNROLL for (int i = 0; i < kTermsAtOnce; ++i) {
+        MXD_UNROLL for (int e = 0; e < kEach; ++e) {
+          if (is_there(term[i], e, step, size)) {
+            sums[e] = multiply_add(term[i].left, widen(right[i][e]), sums[e]);
+          }
+        }
       }
     }
+  }
+
+  static MXD_DEVICE bool is_there(const Term& term, int e, Index step, Index size) {
+    const Index at = term.first + e * step;
+    return term.there && at >= 0 && at < size;
+  }
+
+  static MXD_DEVICE Term find(const Product<Index>& product, const Digits<Index>& k,
+                              const Digits<Index>& column, const T* a) {
+    int64_t from = k.other * product.a_term.other;
+    Term term{Value(0), k.other * product.b_term, 0, true};
+    MXD_UNROLL for (int x = 0; x < kAxes; ++x) {
+      const ProductAxis<Index>& axis = product.axis[x];
+      const Index at = axis.origin + column.axis[x] * axis.column_step + k.axis[x] * axis.term_step;
+      from += k.axis[x] * product.a_term.axis[x];
+      term.at += int64_t(at) * product.b_axis[x];
+      if (x == kAxes - 1) {
+        term.first = at;
+      } else {
+        term.there = term.there && at >= 0 && at < axis.size;
+      }
+    }
+    term.left = widen(read(a + from));
+    return term;
   }
 };
 

@@ -13,8 +13,9 @@ Plan plan(Pass pass, const Problem& problem, const Device& device, const Setting
 void run(Pass pass, const Problem& problem, const Device& device, const Settings& settings,
          void* scratch, CUstream_st* stream) {
   Choice choice = choose(pass, problem, device, settings);
+  if (choice.few) return run_few_channels(choice.few, problem.dtype, stream);
   if (choice.weight_bytes > 0) {
-    copy_weight(pass, problem, scratch, stream);
+    copy_weight(pass, choice.problem, scratch, stream);
     choice.product.params.product.a = scratch;
   }
   void* partial = static_cast<char*>(scratch) + choice.weight_bytes;

@@ -3,6 +3,8 @@
 // the jobs block_index(), block_index() + block_count(), ...
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/device.h"
 
 struct CUstream_st;
@@ -11,6 +13,17 @@ namespace mxd::cuda {
 
 // Blocks of a launch at most; more jobs than these go around.
 constexpr int64_t kMostBlocks = int64_t(1) << 30;
+
+// Blocks that shall be at work at once on a multiprocessor: bounds the registers of a thread. One
+// unless the body has a constant kResident.
+template <class Body, class = void>
+struct Resident {
+  static constexpr int kBlocks = 1;
+};
+template <class Body>
+struct Resident<Body, std::void_t<decltype(Body::kResident)>> {
+  static constexpr int kBlocks = Body::kResident;
+};
 
 }  // namespace mxd::cuda
 
@@ -24,7 +37,7 @@ constexpr int64_t kMostBlocks = int64_t(1) << 30;
 namespace mxd::cuda {
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kThreads, 1)
+__global__ void __launch_bounds__(Body::kThreads, Resident<Body>::kBlocks)
     body_kernel(const __grid_constant__ typename Body::Params params) {
   extern __shared__ __align__(16) char memory[];
   Body::run(params, *reinterpret_cast<typename Body::Shared*>(memory));

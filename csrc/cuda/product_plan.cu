@@ -194,12 +194,6 @@ void choose_directions(Wide& params, ProductChoice& choice, int64_t element_byte
   }
 }
 
-bool has_tensor_cores(DType dtype, const Device& device, bool allow_tf32) {
-  if (dtype == DType::kFloat16) return device.capability >= 75;
-  return device.capability >= 80 &&
-         (dtype == DType::kBFloat16 || (dtype == DType::kFloat32 && allow_tf32));
-}
-
 void choose_tiles(ProductPlan& plan, DType dtype, const Device& device, bool tensor_cores) {
   const Product<int64_t>& product = plan.params.product;
   if (!fits_32_bits(plan.params)) return cut_into(TileShape::kMedium, plan);
@@ -388,6 +382,12 @@ ProductParams<int32_t> in_32_bits(const ProductParams<int64_t>& wide) {
   params.bias_group = wide.bias_group;
   params.partial = wide.partial;
   return params;
+}
+
+bool has_tensor_cores(DType dtype, const Device& device, bool allow_tf32) {
+  if (dtype == DType::kFloat16) return device.capability >= 75;
+  return device.capability >= 80 &&
+         (dtype == DType::kBFloat16 || (dtype == DType::kFloat32 && allow_tf32));
 }
 
 void cut_into(TileShape shape, ProductPlan& plan) {

@@ -13,6 +13,9 @@ ProductParams<int64_t> product_of(Pass pass, const Problem& problem);
 bool fits_32_bits(const ProductParams<int64_t>& params);
 ProductParams<int32_t> in_32_bits(const ProductParams<int64_t>& params);
 
+// Whether the device's matrix units take this type, rounded to TF32 where that is allowed.
+bool has_tensor_cores(DType dtype, const Device& device, bool allow_tf32);
+
 struct ProductPlan {
   ProductParams<int64_t> params;  // but for the partial sums' address
   ProductChoice choice;

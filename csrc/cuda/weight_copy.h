@@ -4,8 +4,13 @@
 // A framework keeps the taps of a channel together, so that a tile of A for one tap would take one
 // element of every line it touches. The copy reads such lines once, through shared memory:
 //
-//   a block copies a tile of kTile rows by kTile taps of one channel, read with the taps of a row
-//   as neighbouring threads, written with the rows of a tap as neighbouring threads
+//   a block copies a box of rows, channels and taps, at most kMostCells of them
+//   read    as they lie in the weight: neighbouring threads have neighbours of the digit with the
+//           smallest stride, and all of that digit that the box has room for is in it
+//   write   as they lie in the copy: the threads of a warp have kRows rows and more of one tap
+//
+// With 2 x 2 taps a box of the forward pass is 256 rows of 4 taps, one run of memory; that of the
+// data gradient 32 rows of 8 channels of 4 taps, runs of 32 elements.
 #pragma once
 
 #include "core/problem.h"
@@ -16,73 +21,112 @@ struct CUstream_st;
 
 namespace mxd::cuda {
 
-// Strides are in elements; the copy's is 1 from row to row.
+// A row, channel or tap.
+struct WeightDigit {
+  int64_t count = 1, src = 0, dst = 0;  // strides in elements; a tap's in the weight are apart
+  int32_t box = 1;                      // how many of them a block copies
+};
+
 struct WeightCopyParams {
   const void* src = nullptr;
   void* dst = nullptr;
-  int64_t rows = 0, channels = 0, groups = 1, taps[kAxes] = {1, 1, 1};
-  int64_t src_row = 0, src_channel = 0, src_group = 0, src_tap[kAxes] = {0, 0, 0};
-  int64_t dst_channel = 0, dst_group = 0, dst_tap = 0;
-
-  MXD_HOST_DEVICE int64_t tap_count() const { return taps[0] * taps[1] * taps[2]; }
+  WeightDigit digit[3];      // in the order of their strides in the weight, the smallest first
+  int32_t row = 0, tap = 0;  // which of them is which
+  int32_t taps[kAxes] = {1, 1, 1};
+  int64_t src_tap[kAxes] = {0, 0, 0};
+  int64_t groups = 1, src_group = 0, dst_group = 0;
 };
 
 template <class T>
 struct WeightCopy {
   using Params = WeightCopyParams;
   static constexpr int kThreads = 256;
-  static constexpr int kTile = 32;
-  static constexpr int kSteps = kTile * kTile / kThreads;
+  static constexpr int kRows = 32;  // of a box at least, whether there are so many or not
+  static constexpr int kMostCells = 1024;
   struct Shared {
-    Tile<T, kTile, kTile + 4 / int(sizeof(T)) + 1> tile;  // an odd number of words to a row
+    // Lines of rows, of an odd length: what is read along another digit lands in other banks.
+    Tile<T, 1, kMostCells + kMostCells / kRows> cells;
   };
 
-  static MXD_HOST_DEVICE int64_t tiles(int64_t count) { return (count + kTile - 1) / kTile; }
+  static MXD_HOST_DEVICE int64_t boxes(const WeightDigit& digit) {
+    return (digit.count + digit.box - 1) / digit.box;
+  }
   static MXD_HOST_DEVICE int64_t jobs(const Params& params) {
-    return params.groups * params.channels * tiles(params.rows) * tiles(params.tap_count());
+    return params.groups * boxes(params.digit[0]) * boxes(params.digit[1]) * boxes(params.digit[2]);
+  }
+
+  static MXD_DEVICE int64_t tap_offset(const Params& params, int32_t tap) {
+    const int32_t t2 = tap % params.taps[2], rest = tap / params.taps[2];
+    const int32_t t1 = rest % params.taps[1], t0 = rest / params.taps[1];
+    return t0 * params.src_tap[0] + t1 * params.src_tap[1] + t2 * params.src_tap[2];
   }
 
   static MXD_DEVICE void run(const Params& params, Shared& shared) {
-    const T* src = static_cast<const T*>(params.src);
-    T* dst = static_cast<T*>(params.dst);
-    const int64_t taps = params.tap_count();
-    const int fast = thread_index() % kTile, slow = thread_index() / kTile;
+    const int32_t box[3] = {params.digit[0].box, params.digit[1].box, params.digit[2].box};
+    const int32_t cells = box[0] * box[1] * box[2];
+    const int32_t rows = params.row == 0 ? box[0] : params.row == 1 ? box[1] : box[2];
+    const int32_t pitch = rows | 1;
     for (int64_t job = block_index(); job < jobs(params); job += block_count()) {
-      int64_t rest = job;
-      const int64_t first_tap = rest % tiles(taps) * kTile;
-      rest /= tiles(taps);
-      const int64_t first_row = rest % tiles(params.rows) * kTile;
-      rest /= tiles(params.rows);
-      const int64_t channel = rest % params.channels, group = rest / params.channels;
-      const int64_t tap = first_tap + fast;
-      const int64_t from = group * params.src_group + channel * params.src_channel +
-                           tap / (params.taps[1] * params.taps[2]) * params.src_tap[0] +
-                           tap / params.taps[2] % params.taps[1] * params.src_tap[1] +
-                           tap % params.taps[2] * params.src_tap[2];
-      MXD_UNROLL for (int step = 0; step < kSteps; ++step) {
-        const int i = slow + step * (kThreads / kTile);
-        if (tap < taps && first_row + i < params.rows) {
-          shared.tile(i, fast) = read(src + from + (first_row + i) * params.src_row);
+      int64_t first[3], rest = job;
+      MXD_UNROLL for (int d = 0; d < 3; ++d) {
+        first[d] = rest % boxes(params.digit[d]) * box[d];
+        rest /= boxes(params.digit[d]);
+      }
+      const T* src = static_cast<const T*>(params.src) + rest * params.src_group;
+      T* dst = static_cast<T*>(params.dst) + rest * params.dst_group;
+      for (int32_t i = thread_index(); i < cells; i += kThreads) {
+        const int32_t at[3] = {i % box[0], i / box[0] % box[1], i / box[0] / box[1]};
+        int64_t from = 0;
+        bool there = true;
+        MXD_UNROLL for (int d = 0; d < 3; ++d) {
+          const int64_t index = first[d] + at[d];
+          there = there && index < params.digit[d].count;
+          from +=
+              d == params.tap ? tap_offset(params, int32_t(index)) : index * params.digit[d].src;
         }
+        if (there) shared.cells(0, place(params, box, at, pitch)) = read(src + from);
       }
       barrier();
-      MXD_UNROLL for (int step = 0; step < kSteps; ++step) {
-        const int64_t to_tap = first_tap + slow + step * (kThreads / kTile);
-        const int64_t row = first_row + fast;
-        if (to_tap < taps && row < params.rows) {
-          const T value = shared.tile(fast, int(to_tap - first_tap));
-          write(dst + group * params.dst_group + channel * params.dst_channel +
-                    to_tap * params.dst_tap + row,
-                value);
+      for (int32_t i = thread_index(); i < cells; i += kThreads) {
+        int32_t at[3] = {0, 0, 0};
+        int32_t others = i / rows;
+        int64_t to = 0;
+        bool there = true;
+        MXD_UNROLL for (int d = 0; d < 3; ++d) {
+          at[d] = d == params.row ? i % rows : others % box[d];
+          if (d != params.row) others /= box[d];
+          const int64_t index = first[d] + at[d];
+          there = there && index < params.digit[d].count;
+          to += index * params.digit[d].dst;
+        }
+        if (there) {
+          const T value = shared.cells(0, place(params, box, at, pitch));
+          write(dst + to, value);
         }
       }
       barrier();
     }
   }
+
+  static MXD_DEVICE int place(const Params& params, const int32_t (&box)[3], const int32_t (&at)[3],
+                              int pitch) {
+    int line = 0, row = 0;
+    MXD_UNROLL for (int d = 2; d >= 0; --d) {
+      if (d == params.row) {
+        row = at[d];
+      } else {
+        line = line * box[d] + at[d];
+      }
+    }
+    return line * pitch + row;
+  }
 };
 
 // The same problem with its weight in the order of the copy, wherever that will be.
 Problem with_rows_innermost(Pass pass, const Problem& problem);
+
+// How the copy is made, but for its address.
+WeightCopyParams plan_weight_copy(Pass pass, const Problem& problem);
 
 // Copies the problem's weight, for the forward pass or the data gradient.
 void copy_weight(Pass pass, const Problem& problem, void* copy, CUstream_st* stream);

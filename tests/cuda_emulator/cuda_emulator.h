@@ -113,6 +113,12 @@ void read_packet(const T* global, T* values) {
   for (int i = 0; i < kCount; ++i) values[i] = ok ? global[i] : T{};
 }
 template <int kCount, class T>
+void write_packet(T* global, const T* values) {
+  MXD_EXPECT(reinterpret_cast<uintptr_t>(global) % (kCount * sizeof(T)) == 0);
+  if (!emulator::check_global(global, kCount * sizeof(T), true)) return;
+  for (int i = 0; i < kCount; ++i) global[i] = values[i];
+}
+template <int kCount, class T>
 void read_cells(const Cell<T>* shared, T* values) {
   MXD_EXPECT(reinterpret_cast<uintptr_t>(shared) % (kCount * sizeof(T)) == 0);
   for (int i = 0; i < kCount; ++i) values[i] = shared[i];

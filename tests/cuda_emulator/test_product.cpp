@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "cuda/algorithm.h"
+#include "cuda/few_channels.h"
 #include "cuda/weight_copy.h"
 #include "cuda_emulator.h"
 #include "element.h"
@@ -16,6 +17,7 @@ using cuda::Device;
 using cuda::ProductPlan;
 
 constexpr Device kDevice{90, 3, 227 * 1024};  // few processors: small problems fill them
+constexpr Device kSmallest{90, 1, 227 * 1024};
 
 struct Emulated {
   DType dtype;
@@ -74,15 +76,11 @@ class Bench {
                                       "): " + difference);
   }
 
-  // Makes some elements of the operand infinite that zeros could meet for missing ones of the
-  // other: of the weight, or of the data where the weight is the result.
-  void set_infinities(std::vector<double>& data, std::vector<double>& weight, Random& random) {
-    const bool of_data = pass_ == Pass::kWeightGradient;
-    const Operand& operand = of_data ? data_ : weight_;
-    std::vector<double>& values = of_data ? data : weight;
-    const Size size = of_data ? case_.data.size : case_.weight.size;
-    for_each_element(size, operand.strides, [&](size_t position, int64_t offset) {
-      if (draw(random, 0, 40) != 0) return;
+  // Makes some elements of an operand infinite: one in so many.
+  void set_infinities(Pass operand_of, std::vector<double>& values, int64_t in, Random& random) {
+    const Operand& operand = operand_named(operand_of);
+    for_each_element(size_named(operand_of), operand.strides, [&](size_t position, int64_t offset) {
+      if (draw(random, 1, in) != 1) return;
       values[position] = std::numeric_limits<double>::infinity();
       store_element(problem.dtype, values[position],
                     static_cast<char*>(operand.data) + offset * size_of(problem.dtype));
@@ -91,12 +89,8 @@ class Bench {
 
   // Like check, for values beyond the integers.
   void check_values(const std::vector<double>& expected, const std::string& how) {
-    const Operand& operand = pass_ == Pass::kForward        ? out_
-                             : pass_ == Pass::kDataGradient ? data_
-                                                            : weight_;
-    const Size size = pass_ == Pass::kForward        ? case_.out.size
-                      : pass_ == Pass::kDataGradient ? case_.data.size
-                                                     : case_.weight.size;
+    const Operand& operand = operand_named(pass_);
+    const Size size = size_named(pass_);
     std::string difference = cuda::emulator::failure();
     for_each_element(size, operand.strides, [&](size_t position, int64_t offset) {
       char rounded[8];
@@ -123,6 +117,16 @@ class Bench {
     Integers values({1, int64_t(c.bias.size()), 1, 1, 1});
     values.at = c.bias;
     return values;
+  }
+
+  // An operand by the pass that makes it.
+  const Operand& operand_named(Pass pass) const {
+    return pass == Pass::kForward ? out_ : pass == Pass::kDataGradient ? data_ : weight_;
+  }
+  const Size& size_named(Pass pass) const {
+    return pass == Pass::kForward        ? case_.out.size
+           : pass == Pass::kDataGradient ? case_.data.size
+                                         : case_.weight.size;
   }
 
   std::string difference_from_expected() {
@@ -240,6 +244,21 @@ void check_direct(const Case& c, const Emulated& setting, Random& random) {
   }
 }
 
+// The kernel for few channels, which must do any number of them too. Takes turns in the rows.
+void check_few_channels(const Case& c, const Emulated& setting, int64_t turn, Random& random) {
+  for (const Pass pass : {Pass::kForward, Pass::kDataGradient}) {
+    Bench bench(c, setting, pass, random);
+    cuda::FewChannelsPlan plan = cuda::plan_few_channels(pass, bench.problem);
+    if (!plan) continue;
+    cuda::cut_rows(cuda::kFewRows[turn % cuda::few_row_choices(setting.dtype)], plan);
+    bench.allow(0);
+    cuda::emulator::set_most_blocks(draw(random, 1, 9));
+    cuda::run_few_channels(plan, setting.dtype, nullptr);
+    bench.check("few channels, rows by " + std::to_string(plan.rows_each) +
+                (plan.params.packets ? ", packets" : ""));
+  }
+}
+
 // With the weight copied into another order first, whether that pays or not.
 void check_copied_weight(const Case& c, const Emulated& setting, Random& random) {
   for (const Pass pass : {Pass::kForward, Pass::kDataGradient}) {
@@ -267,7 +286,82 @@ MXD_TEST(cuda_configurations, "every product kernel on random problems: tile, di
     check_products(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random), Kind(i / 8 % 3),
                    random);
     check_direct(c, random_setting(dtype, random), random);
+    check_few_channels(c, draw(random, 0, 1) ? tidy : random_setting(dtype, random), i / 8, random);
     check_copied_weight(c, random_setting(dtype, random), random);
+  }
+}
+
+MXD_TEST(cuda_weight_copy_lines, "a copy of a weight comes and goes in runs of about 32 elements") {
+  struct Row {
+    const char* name;
+    Pass pass;
+    bool filters_last;  // in the weight
+  };
+  const Row rows[] = {{"n1g1c64k96-i8x8-w2x2-s2x2-p0x0-d1x1-a0x0", Pass::kForward, false},
+                      {"n1g1c64k96-i8x8-w2x2-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, false},
+                      {"n1g1c64k96-i8x8-w2x2-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, true},
+                      {"n1g1c64k96-i8x8-w3x3-s2x2-p0x0-d1x1-a0x0", Pass::kForward, false},
+                      {"n1g1c64k96-i8x8-w3x3-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, false},
+                      {"n1g1c64k96-i8-w64-s2-p0-d1-a0", Pass::kForward, false},
+                      {"n1g1c40k96-i8x8-w1x1-s2x2-p0x0-d1x1-a0x0", Pass::kDataGradient, false}};
+  for (const Row& row : rows) {
+    Problem problem;
+    problem.geometry = parse_problem(row.name);
+    const Geometry& g = problem.geometry;
+    WeightView& weight = problem.weight;
+    weight.in_channel = g.out_channels * g.taps();
+    weight.out_channel = row.filters_last ? 1 : g.taps();
+    int64_t stride = row.filters_last ? g.out_channels : 1;
+    for (int a = kAxes - 1; a >= 0; stride *= g.axis[a].kernel, --a) weight.tap[a] = stride;
+    const cuda::WeightCopyParams params = cuda::plan_weight_copy(row.pass, problem);
+    int64_t run = 1;
+    for (const cuda::WeightDigit& digit : params.digit) {
+      if (digit.src != run) break;
+      run *= digit.box;
+      if (digit.box < digit.count) break;
+    }
+    MXD_CHECK(run >= 32 - 32 % g.taps(),
+              std::string(row.name) + ": reads runs of " + std::to_string(run));
+    const cuda::WeightDigit& written = params.digit[params.row];
+    MXD_CHECK(written.dst == 1 && written.box >= 32, std::string(row.name) + ": writes");
+  }
+}
+
+MXD_TEST(cuda_single_pixel, "a single input pixel: the taps are folded into the filters") {
+  struct Row {
+    const char* name;
+    Layout layout;
+    bool folded;
+  };
+  const Row rows[] = {{"n9g1c20k12-i1x1-w4x4-s1x1-p0x0-d1x1-a0x0", Layout::kFirst, true},
+                      {"n9g1c20k12-i1x1-w4x4-s1x1-p0x0-d1x1-a0x0", Layout::kLast, true},
+                      {"n3g2c20k12-i1x1-w4x3-s4x3-p0x0-d1x1-a0x0", Layout::kFirst, true},
+                      {"n3g2c20k12-i1x1-w4x3-s4x3-p0x0-d1x1-a0x0", Layout::kLast, false},
+                      {"n3g1c20k12-i1x1-w4x4-s1x1-p1x1-d1x1-a0x0", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x1-w4x4-s2x2-p0x0-d1x1-a0x1", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x2-w4x4-s2x2-p0x0-d1x1-a0x0", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x1-w4x4-s2x2-p0x0-d2x2-a0x0", Layout::kFirst, false},
+                      {"n3g1c20k12-i1x1-w4x4-s3x3-p1x1-d1x1-a2x2", Layout::kFirst, false},
+                      {"n2g6c12k6-i1x1-w3x3-s1x1-p0x0-d1x1-a0x0", Layout::kFirst, true},
+                      {"n2g6c12k6-i1x1-w3x3-s1x1-p0x0-d1x1-a0x0", Layout::kLast, false},
+                      {"n4g1c6k70-i1-w5-s1-p0-d1-a0", Layout::kLast, true},
+                      {"n4g1c6k7-i1x1x1-w2x3x4-s1x1x1-p0x0x0-d1x1x1-a0x0x0", Layout::kFirst, true}};
+  for (const Row& row : rows) {
+    Random random(options().seed);
+    const Case c(parse_problem(row.name), false, random);
+    for (const Pass pass : kPasses) {
+      for (const bool biased : {false, true}) {
+        const DType dtype = kDTypes[draw(random, 0, 3)];
+        Bench bench(c, {dtype, row.layout, row.layout, row.layout, biased}, pass, random);
+        const cuda::Choice choice = cuda::choose(pass, bench.problem, kDevice, {});
+        const bool folded = choice.problem.geometry.taps() < c.geometry.taps();
+        const bool with_bias = biased && pass == Pass::kForward;
+        MXD_CHECK(folded == (row.folded && !with_bias), row.name + (": " + choice.reason));
+        bench.allow(0);
+        cuda::run(pass, bench.problem, kDevice, {}, nullptr, nullptr);
+        bench.check(choice.reason);
+      }
+    }
   }
 }
 
@@ -318,13 +412,61 @@ MXD_TEST(cuda_infinities, "an infinite weight or datum meets the elements that e
       const Layout layout = draw(random, 0, 1) ? Layout::kFirst : Layout::kLast;
       Bench bench(c, {dtype, layout, layout, layout, false}, pass, random);
       Unbounded expected(c);
-      bench.set_infinities(expected.data, expected.weight, random);
+      // In the operand that zeros could meet for missing elements of the other.
+      const Pass of = pass == Pass::kWeightGradient ? Pass::kDataGradient : Pass::kWeightGradient;
+      bench.set_infinities(of, expected.of(of), 40, random);
       expected.compute(c.geometry, pass);
       const cuda::Settings settings{draw(random, 0, 1) == 1, 0};
       void* scratch = bench.allow(0);
       cuda::run(pass, bench.problem, kDevice, settings, scratch, nullptr);
       bench.check_values(expected.of(pass),
                          cuda::plan(pass, bench.problem, kDevice, settings).reason);
+    }
+  }
+}
+
+MXD_TEST(cuda_few_channels,
+         "few channels: the kernel that is chosen, both ends of a sum infinite") {
+  const char* const problems[] = {"n2g1c12k3-i13x19-w4x4-s2x2-p1x1-d1x1-a0x0",
+                                  "n1g1c9k3-i21x17-w3x3-s2x2-p1x0-d1x1-a1x1",
+                                  "n2g1c8k1-i30x30-w3x3-s1x1-p1x1-d1x1-a0x0",
+                                  "n1g1c7k1-i300-w16-s8-p4-d1-a0",
+                                  "n1g1c5k2-i15x16-w3x3-s2x3-p2x1-d3x2-a1x0",
+                                  "n1g1c8k1-i9x10x11-w4x4x4-s2x2x2-p1x1x1-d1x1x1-a0x0x0",
+                                  "n1g2c8k6-i30x20-w3x3-s2x2-p1x1-d1x1-a1x1",
+                                  "n600g1c8k5-i1x1-w4x4-s1x1-p1x1-d1x1-a0x0",
+                                  "n1g1c7k1-i600-w3-s2-p0-d1-a0",
+                                  "n1g1c3k14-i20x30-w5x5-s2x2-p2x2-d1x1-a1x1",
+                                  "n1g1c4k3-i20x30-w2x2-s2x2-p0x0-d1x1-a0x0"};
+  for (const char* name : problems) {
+    Random random(options().seed);
+    const Case c(parse_problem(name), false, random);
+    for (const Pass pass : {Pass::kForward, Pass::kDataGradient}) {
+      for (const DType dtype : kDTypes) {
+        const Layout layout = draw(random, 0, 1) ? Layout::kFirst : Layout::kLast;
+        for (const int infinite : {0, 1, 2, 3}) {
+          Bench bench(c, {dtype, layout, layout, layout, false}, pass, random);
+          const Pass source = pass == Pass::kForward ? Pass::kDataGradient : Pass::kForward;
+          Unbounded expected(c);
+          if (infinite & 1) {
+            bench.set_infinities(source, expected.of(source), 300, random);
+          }
+          if (infinite & 2) {
+            const Pass weight = Pass::kWeightGradient;
+            bench.set_infinities(weight, expected.of(weight), 100, random);
+          }
+          expected.compute(c.geometry, pass);
+          const cuda::Settings settings{draw(random, 0, 1) == 1, 0};
+          const cuda::Choice choice = cuda::choose(pass, bench.problem, kSmallest, settings);
+          MXD_CHECK(choice.few || layout == Layout::kLast || pass == Pass::kDataGradient ||
+                        (c.geometry.out_channels > 8 && dtype != DType::kFloat64),
+                    std::string(name) + ": " + choice.reason);
+          bench.allow(0);
+          cuda::emulator::set_most_blocks(draw(random, 1, 9));
+          cuda::run(pass, bench.problem, kSmallest, settings, nullptr, nullptr);
+          bench.check_values(expected.of(pass), choice.reason);
+        }
+      }
     }
   }
 }

@@ -1,0 +1,7 @@
+#include "cuda/few_channels_launch.h"
+
+namespace mxd::cuda {
+
+template void launch_few_channels<float>(const FewChannelsPlan&, CUstream_st*);
+
+}  // namespace mxd::cuda
