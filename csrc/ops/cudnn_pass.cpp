@@ -213,14 +213,17 @@ class PackedOperands {
   // Makes the copies, once.
   const CudnnOperands& operands() {
     if (operands_.out) return operands_;
-    operands_.data = address(data_);
-    operands_.weight = address(weight_);
-    operands_.out = address(out_);
-    if (call_.bias) {
-      bias_ = call_.bias->stride(0) == 1 ? *call_.bias : call_.bias->contiguous();
-      operands_.bias = const_cast<void*>(bias_.const_data_ptr());
-    }
+    allocate();
+    copy_in();
     return operands_;
+  }
+
+  void copy_in() {
+    for (const Operand* operand : {&data_, &weight_, &out_}) {
+      if (operand->needs_copy && &operand->tensor != &call_.result()) {
+        operand->copy.copy_(operand->tensor);
+      }
+    }
   }
 
   // Where the pass writes.
@@ -246,6 +249,16 @@ class PackedOperands {
                                                : weight_;
   }
 
+  void allocate() {
+    operands_.data = address(data_);
+    operands_.weight = address(weight_);
+    operands_.out = address(out_);
+    if (call_.bias) {
+      bias_ = call_.bias->stride(0) == 1 ? *call_.bias : call_.bias->contiguous();
+      operands_.bias = const_cast<void*>(bias_.const_data_ptr());
+    }
+  }
+
   void* address(Operand& operand) {
     const at::Tensor& tensor = operand.tensor;
     if (!operand.needs_copy) return const_cast<void*>(tensor.const_data_ptr());
@@ -257,7 +270,6 @@ class PackedOperands {
       if (!fastest) step *= tensor.size(d);
     }
     operand.copy = at::empty_strided(tensor.sizes(), strides, tensor.options());
-    if (&tensor != &call_.result()) operand.copy.copy_(tensor);
     return const_cast<void*>(operand.copy.const_data_ptr());
   }
 
@@ -283,6 +295,16 @@ void run_plan(const CudnnPlan& plan, bool adds_bias, const PassCall& call, Packe
   }
 }
 
+// All that a call does for a plan, each time: a clock has to see the copies, which the own kernels
+// do without.
+void run_with_copies(const CudnnPlan& plan, bool adds_bias, const PassCall& call,
+                     PackedOperands& packed) {
+  packed.operands();
+  packed.copy_in();
+  run_plan(plan, adds_bias, call, packed);
+  packed.hand_back();
+}
+
 Decision by_time(const Request& request, const PassCall& call, PackedOperands& packed) {
   std::vector<Timing> timings;
   Decision best;
@@ -300,7 +322,9 @@ Decision by_time(const Request& request, const PassCall& call, PackedOperands& p
     return false;
   };
 
-  const OwnKernels own(call.pass, call.problem, request.device, request.limit_bytes);
+  // Without copies, so with all of the workspace.
+  const OwnKernels own(call.pass, call.problem, request.device,
+                       request.limit_bytes + packed.bytes());
   const cuda::Plan own_plan = own.plan();
   if (enter("own kernels", own_plan.scratch_bytes, [&] { own.run(); })) {
     best = own_decision("");
@@ -311,19 +335,19 @@ Decision by_time(const Request& request, const PassCall& call, PackedOperands& p
   for (const bool adds_bias : {false, true}) {
     if (adds_bias ? !request.problem.bias : must_add_bias(request.problem)) continue;
     const CudnnProblem problem = adds_bias ? request.problem : without_bias(request.problem);
-    survey = survey_plans(
-        problem, request.rules, this_device(), CudnnSearch::kAll,
-        [&](std::shared_ptr<CudnnPlan> plan) {
-          if (plan->workspace_bytes() > request.limit_bytes) {
-            ++too_large;
-          } else if (enter(plan->name() + (adds_bias ? " with bias" : ""), plan->workspace_bytes(),
-                           [&] { run_plan(*plan, adds_bias, call, packed); })) {
-            best = Decision{plan, adds_bias, {}};
-            best.choice.engine = "cudnn";
-            best.choice.workspace_bytes = plan->workspace_bytes();
-          }
-          return true;
-        });
+    const auto take = [&](std::shared_ptr<CudnnPlan> plan) {
+      const std::string name = plan->name() + (adds_bias ? " with bias" : "");
+      if (plan->workspace_bytes() > request.limit_bytes) {
+        ++too_large;
+      } else if (enter(name, plan->workspace_bytes(),
+                       [&] { run_with_copies(*plan, adds_bias, call, packed); })) {
+        best = Decision{plan, adds_bias, {}};
+        best.choice.engine = "cudnn";
+        best.choice.workspace_bytes = plan->workspace_bytes();
+      }
+      return true;
+    };
+    survey = survey_plans(problem, request.rules, this_device(), CudnnSearch::kAll, take);
   }
   std::ostringstream reason;
   if (best.plan) {
@@ -342,8 +366,9 @@ bool is_capturing() {
   return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
 }
 
-// `packed` null: nothing may be timed, and a decision that only a clock could make is null.
-std::shared_ptr<const Decision> decide(Request request, const PassCall* call,
+// `packed` null: nothing may be timed, and a decision that only a clock could make is null. The
+// request becomes one without a clock where that is what was decided.
+std::shared_ptr<const Decision> decide(Request& request, const PassCall* call,
                                        PackedOperands* packed) {
   std::shared_ptr<const Decision> known = decisions().find(request.key());
   if (known) return known;
@@ -354,12 +379,9 @@ std::shared_ptr<const Decision> decide(Request request, const PassCall* call,
       if ((known = decisions().find(request.key()))) return known;
     }
   }
-  // One at a time: clocks would measure each other. Loading a kernel and waiting for an event are
-  // forbidden in every thread while one captures, unless the thread says that it means no harm.
-  static std::mutex mutex;
+  static std::mutex mutex;  // one at a time: clocks would measure each other
   std::lock_guard<std::mutex> lock(mutex);
   if ((known = decisions().find(request.key()))) return known;
-  const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   known = std::make_shared<const Decision>(
       request.tune == Tune::kTimed ? by_time(request, *call, *packed) : by_heuristic(request));
   decisions().put(request.key(), known);
@@ -378,6 +400,9 @@ bool run_by_library(const PassCall& call, int device) {
   request.limit_bytes -= packed.bytes();
   if (request.limit_bytes < 0) return false;  // the own kernels need no copies
   request.problem.alignment = packed.alignment();
+  // Making a handle, loading a kernel, and waiting for an event are forbidden in every thread while
+  // one captures, unless the thread says that it means no harm.
+  const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   const std::shared_ptr<const Decision> decision = decide(request, &call, &packed);
   if (!decision->plan) return false;
   if (is_capturing()) keep_forever(decision->plan);
@@ -395,8 +420,9 @@ bool run_by_library(const PassCall& call, int device) {
 Choice library_choice(Pass pass, const Problem& problem, bool channels_last,
                       const Arguments<int64_t>& arguments, bool bias, int device) {
   if (const char* why = obstacle(Layouts(problem))) return own_decision(why).choice;
-  const Request request =
+  Request request =
       request_of(pass, problem, channels_last, arguments, bias && pass == Pass::kForward, device);
+  const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   const std::shared_ptr<const Decision> decision = decide(request, nullptr, nullptr);
   if (decision) return decision->choice;
   Choice choice;
