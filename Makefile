@@ -128,7 +128,7 @@ cuda-check: ## without a GPU: every .cu for every architecture, then build, impo
 
 test-cuda: ## on a GPU: build for it, then all tests of the CUDA engine (ARGS goes to pytest)
 	$(call BUILD_CUDA,$(CUDA_LIB))
-	@$(call CUDA_RUN,$(CUDA_LIB)) -m pytest tests/test_cuda.py tests/test_cuda_build.py tests/test_cuda_sanitizer.py $(ARGS)
+	@$(call CUDA_RUN,$(CUDA_LIB)) -m pytest tests/test_cuda.py tests/test_cuda_build.py tests/test_cuda_sanitizer.py --durations 10 $(ARGS)
 
 bench-cuda: ## on a GPU: mxdeconv and torch's cuDNN on layers that people run (ARGS goes to bench_cuda.py)
 	$(call BUILD_CUDA,$(CUDA_LIB))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from bad_calls import BAD_CALLS, FUNCTION, BadCall
-from cuda_devices import require_device
+from cuda_devices import needs_cudnn, require_device
 from passes import (
     DTYPES,
     NAMES,
@@ -186,6 +186,7 @@ def test_deterministic_cudnn_is_bitwise_reproducible(problem: Problem) -> None:
         assert all(torch.equal(first[name], again[name]) for name in NAMES)
 
 
+@needs_cudnn
 @pytest.mark.parametrize("layer", ["dcgan-4", "unet-up4", "wavegan-1", "3dgan-4", "grouped-32"])
 @pytest.mark.parametrize("mode", ["own", "off", "limited_workspace"])
 @pytest.mark.parametrize("workspace", [0, 1, 16, 512])
@@ -207,6 +208,7 @@ def test_workspace_is_a_bound(layer: str, mode: str, workspace: int) -> None:
             assert taken <= workspace << 20, name
 
 
+@needs_cudnn
 def test_decisions_are_kept_and_explained() -> None:
     problem = find_layer("dcgan-4").problem
     data = torch.randn(problem.data_shape, device="cuda")
@@ -228,6 +230,7 @@ def test_decisions_are_kept_and_explained() -> None:
     assert own.kernel
 
 
+@needs_cudnn
 def test_benchmark_switch_stands_for_no_mode() -> None:
     problem, operands = operands_of("n1g1c8k8-i16x16-w4x4-s2x2-p1x1-d1x1-a0x0-nchw")
     arguments = arguments_of(problem)
