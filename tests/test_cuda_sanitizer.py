@@ -15,7 +15,7 @@ from torch.utils.cpp_extension import CUDA_HOME
 FOUND = shutil.which("compute-sanitizer") or str(
     Path(CUDA_HOME or "/nonexistent") / "bin/compute-sanitizer"
 )
-SECONDS = 150
+SECONDS = 120
 
 require_device()
 pytestmark = pytest.mark.skipif(
