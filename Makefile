@@ -101,13 +101,14 @@ HAS_CUDA := -c 'import sys, torch; sys.exit(torch.version.cuda is None)' 2>/dev/
 CUDA_PYTHON ?= $(shell if $(PYTHON) $(HAS_CUDA); then echo $(PYTHON); else echo $(VENV)-cuda/bin/python; fi)
 # Of the GPU that is there, so that the build takes a minute or two.
 THIS_ARCH = $$($(CUDA_PYTHON) -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "9.0")')
-CUDA_RUN = PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/$(CUDA_LIB):$(CURDIR)/tests' $(CUDA_PYTHON)
+CUDA_RUN = PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/$(1):$(CURDIR)/tests' $(CUDA_PYTHON)
+# $(1): the folder for the package; $(2): variables of the build.
 define BUILD_CUDA
 @mkdir -p build/cuda
 @echo 'building mxdeconv with CUDA (a few minutes the first time)'
 @export TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$(THIS_ARCH)}; \
   PATH="$$(dirname $$($(CUDA_PYTHON) -c 'import sys; print(sys.executable)')):$$PATH" \
-  $(CUDA_PYTHON) setup.py build --build-base build/cuda --build-lib $(CUDA_LIB) > build/cuda/build.log 2>&1 \
+  $(2) $(CUDA_PYTHON) setup.py build --force --build-base build/cuda --build-lib $(1) > build/cuda/build.log 2>&1 \
   || { tail -n 30 build/cuda/build.log; echo "building failed: the whole log is build/cuda/build.log"; exit 1; } >&2
 @grep -o 'mxdeconv: building.*' build/cuda/build.log
 endef
@@ -117,19 +118,21 @@ $(VENV)-cuda/bin/python:
 	@$(PYTHON) -m venv --clear $(VENV)-cuda
 	@$@ -m pip install -q '$(CUDA_TORCH)' numpy pytest hypothesis ninja 'setuptools>=77' wheel || { rm -rf $(VENV)-cuda; exit 1; }
 
-cuda-check: ## without a GPU: every .cu for every architecture, then build, import, trace, refuse
+cuda-check: ## without a GPU: every .cu for every architecture, then build, import, trace, refuse; again without cuDNN
 	@$(if $(filter $(VENV)-cuda/%,$(CUDA_PYTHON)),$(MAKE) $(VENV)-cuda/bin/python,:)
 	@$(CUDA_PYTHON) tests/cuda_check.py $(ARGS)
-	$(BUILD_CUDA)
-	@$(CUDA_RUN) -m pytest tests/test_cuda_build.py tests/test_import.py tests/test_bad_calls.py
+	$(call BUILD_CUDA,$(CUDA_LIB))
+	@$(call CUDA_RUN,$(CUDA_LIB)) -m pytest tests/test_cuda_build.py tests/test_import.py tests/test_bad_calls.py
+	$(call BUILD_CUDA,$(CUDA_LIB)-without-cudnn,MXDECONV_CUDNN=0)
+	@$(call CUDA_RUN,$(CUDA_LIB)-without-cudnn) -m pytest tests/test_cuda_build.py tests/test_import.py
 
 test-cuda: ## on a GPU: build for it, then all tests of the CUDA engine (ARGS goes to pytest)
-	$(BUILD_CUDA)
-	@$(CUDA_RUN) -m pytest tests/test_cuda.py tests/test_cuda_build.py tests/test_cuda_sanitizer.py $(ARGS)
+	$(call BUILD_CUDA,$(CUDA_LIB))
+	@$(call CUDA_RUN,$(CUDA_LIB)) -m pytest tests/test_cuda.py tests/test_cuda_build.py tests/test_cuda_sanitizer.py --durations 10 $(ARGS)
 
 bench-cuda: ## on a GPU: mxdeconv and torch's cuDNN on layers that people run (ARGS goes to bench_cuda.py)
-	$(BUILD_CUDA)
-	@$(CUDA_RUN) benchmarks/bench_cuda.py $(ARGS)
+	$(call BUILD_CUDA,$(CUDA_LIB))
+	@$(call CUDA_RUN,$(CUDA_LIB)) benchmarks/bench_cuda.py $(ARGS)
 
 sdist: $(VENV)/.done-build ## dist/mxdeconv-*.tar.gz
 	@$(PIP) install -q build

@@ -78,6 +78,8 @@ def why_no_cuda() -> str:
 
 def cudnn_include() -> Path | None:
     """The folder of cudnn_backend.h: in the package that torch depends on, or CUDA's own."""
+    if os.environ.get("MXDECONV_CUDNN", "1") == "0":
+        return None
     packages = [Path(torch.__file__).parents[1], *map(Path, sys.path)]
     folders = [package / "nvidia/cudnn/include" for package in packages]
     if CUDA_HOME:
@@ -88,6 +90,8 @@ def cudnn_include() -> Path | None:
 
 WHY_NO_CUDA = why_no_cuda()
 CUDNN_INCLUDE = None if WHY_NO_CUDA else cudnn_include()
+# Compiled apart with cuDNN's headers, so that builds with and without them share all other objects.
+CUDNN_SOURCES = "csrc/ops/cudnn_*.cpp"
 
 
 class Build(BuildExtension):
@@ -121,6 +125,17 @@ class Build(BuildExtension):
                 extra_postargs={"cxx": [*plain_flags, *flags]},
                 depends=ext.depends,
             )
+        if CUDNN_INCLUDE is not None:
+            cudnn_dir = build_dir / "cudnn"
+            cudnn_dir.mkdir(parents=True, exist_ok=True)
+            ext.extra_objects += original(
+                [str(p.relative_to(ROOT)) for p in sorted(ROOT.glob(CUDNN_SOURCES))],
+                output_dir=str(cudnn_dir),
+                macros=ext.define_macros,
+                include_dirs=[*ext.include_dirs, str(CUDNN_INCLUDE)],
+                extra_postargs={"cxx": plain_flags, "nvcc": []},
+                depends=ext.depends,
+            )
         super().build_extension(ext)
 
 
@@ -131,19 +146,21 @@ def what_is_built() -> str:
         return f"{built}; leaving out CUDA ({WHY_NO_CUDA})"
     built += f", CUDA engine ({os.environ['TORCH_CUDA_ARCH_LIST']})"
     if CUDNN_INCLUDE is None:
-        return f"{built}; leaving out cuDNN's plans (no cudnn_backend.h: ATen's operators instead)"
+        left_out = os.environ.get("MXDECONV_CUDNN") == "0"
+        why = "MXDECONV_CUDNN=0" if left_out else "no cudnn_backend.h"
+        return f"{built}; leaving out cuDNN's plans ({why}: ATen's operators instead)"
     return f"{built} with cuDNN's plans ({CUDNN_INCLUDE})"
 
 
 def sources() -> list[str]:
-    """Every source compiled with the plain flags.
+    """Every source compiled with the plain flags alone.
 
     In csrc/ops, the files of the CUDA engine have cuda, cudnn, aten_pass or own_kernels in their
     names.
     """
     folders = ["csrc/core", "csrc/cpu", "csrc/ops"]
     found = [p for f in folders for p in sorted((ROOT / f).glob("*.cpp"))]
-    left_out = r"^aten_pass" if CUDNN_INCLUDE else r"^cudnn_"
+    left_out = r"^cudnn_|^aten_pass" if CUDNN_INCLUDE else r"^cudnn_"
     if WHY_NO_CUDA:
         left_out = r"cuda|^cudnn_|^aten_pass|^own_kernels"
     found = [p for p in found if not re.search(left_out, p.name)]
@@ -161,9 +178,6 @@ def extension() -> CppExtension:
         archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHS)
         macros += [("MXD_HAVE_CUDA", "1"), ("MXD_CUDA_ARCHS", f'"{archs}"')]
         flags["nvcc"] = NVCC_FLAGS
-        if CUDNN_INCLUDE is not None:
-            macros.append(("MXD_HAVE_CUDNN", "1"))
-            include_dirs.append(str(CUDNN_INCLUDE))
     return (CppExtension if WHY_NO_CUDA else CUDAExtension)(
         "mxdeconv._C",
         sources(),

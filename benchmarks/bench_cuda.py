@@ -1,14 +1,16 @@
 """mxdeconv and torch's cuDNN on a GPU, on layers that people run, at batch sizes of a GPU.
 
-    python benchmarks/bench_cuda.py                                # the default list, ten minutes
+    python benchmarks/bench_cuda.py                       # what seven minutes allow
     python benchmarks/bench_cuda.py --layers 'dcgan|unet' --dtypes bfloat16 --orders last
+    python benchmarks/bench_cuda.py --dtypes float32 tf32 float16 bfloat16 float64 --minutes 600
 
 Backends: torch, and torch with `torch.backends.cudnn.benchmark`; mxdeconv with cudnn_tune 'off' and
 'fastest', and with cudnn_off (own kernels). They take turns in rounds; the figure is the median of
 CUDA events around single calls, each after a write through a buffer larger than the L2 cache, so
 that operands come from memory, and queued while the device waits, so that the CPU does not count.
-Copy bandwidth and matrix peak are measured in the same run. Results go to
-benchmarks/results/ as JSON lines, under the device's name.
+Copy bandwidth and matrix peak are measured in the same run. Tuning takes most of the time, so the
+layers come in an order in which a run that is stopped has seen some of each kind. Results go to
+benchmarks/results/ as JSON lines, under the device's name, as they come.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from math import prod
 from pathlib import Path
 
@@ -144,7 +147,7 @@ class Cache:
 def seconds(call: Call, cache: Cache) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     cache.flush()
-    torch.cuda._sleep(200_000)  # the call is queued while the device waits
+    torch.cuda._sleep(600_000)  # the call is queued while the device waits
     begin.record()
     call()
     end.record()
@@ -153,7 +156,7 @@ def seconds(call: Call, cache: Cache) -> float:
 
 
 def measure(calls: dict[str, Call], rounds: int, cache: Cache) -> dict[str, list[float]]:
-    """Seconds of each call, one entry per round; those that fail are left out."""
+    """Seconds of each call, one entry per round; those that fail are said and left out."""
     working = {}
     for name, call in calls.items():
         try:
@@ -161,7 +164,8 @@ def measure(calls: dict[str, Call], rounds: int, cache: Cache) -> dict[str, list
             call()
             torch.cuda.synchronize()
             working[name] = call
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # out of memory, or torch's cuDNN has no plan
+            print(f"  {name} failed: {str(error).split(chr(10))[0][:100]}", flush=True)
             torch.cuda.empty_cache()
     times: dict[str, list[float]] = {name: [] for name in working}
     for _ in range(rounds):
@@ -203,34 +207,39 @@ def spread(values: list[float]) -> float:
     return high - low
 
 
-def run(args: argparse.Namespace, layers: list[Layer], copy: float, cache: Cache) -> list[Result]:
-    results: list[Result] = []
+def mixed(layers: list[Layer], step: int = 5) -> list[Layer]:
+    """Every fifth, then those after them: neighbours in the list are of one kind."""
+    return [layer for first in range(step) for layer in layers[first::step]]
+
+
+def run(
+    args: argparse.Namespace, layers: list[Layer], copy: float, cache: Cache
+) -> Iterator[list[Result]]:
+    """The backends' results on a pass of a layer, one after the other."""
     stop = time.monotonic() + args.minutes * 60
+    peaks = {}
     for dtype in args.dtypes:
         with precision(dtype):
-            peak = matrix_peak(DTYPES[dtype], cache)
-            print(f"{dtype}: matrix product {peak / 1e12:.1f} TF/s", flush=True)
-            for layer in layers:
-                problem = at_gpu_batch(layer.problem)
-                for order in args.orders:
-                    if time.monotonic() > stop:
-                        print(f"stopped after {args.minutes} minutes, before {layer.name} {dtype}")
-                        return results
-                    tensors = Tensors(problem, DTYPES[dtype], order == "last")
-                    made = backends(problem, tensors, args.backends)
-                    for pass_name in args.passes:
-                        calls = {name: made[name][pass_name] for name in made}
-                        line = [
-                            Result(
-                                *(layer.name, str(problem), pass_name, name, dtype, order),
-                                *(statistics.median(times), spread(times)),
-                                *figures(problem, DTYPES[dtype], times, peak, copy),
-                            )
-                            for name, times in measure(calls, args.rounds, cache).items()
-                        ]
-                        show(line)
-                        results += line
-    return results
+            peaks[dtype] = matrix_peak(DTYPES[dtype], cache)
+            print(f"{dtype}: matrix product {peaks[dtype] / 1e12:.1f} TF/s", flush=True)
+    for layer, dtype, order in product(mixed(layers), args.dtypes, args.orders):
+        problem = at_gpu_batch(layer.problem)
+        with precision(dtype):
+            tensors = Tensors(problem, DTYPES[dtype], order == "last")
+            made = backends(problem, tensors, args.backends)
+            for pass_name in args.passes:
+                if time.monotonic() > stop:
+                    print(f"stopped after {args.minutes} minutes, at {layer.name} {dtype} {order}")
+                    return
+                calls = {name: made[name][pass_name] for name in made}
+                yield [
+                    Result(
+                        *(layer.name, str(problem), pass_name, name, dtype, order),
+                        *(statistics.median(times), spread(times)),
+                        *figures(problem, DTYPES[dtype], times, peaks[dtype], copy),
+                    )
+                    for name, times in measure(calls, args.rounds, cache).items()
+                ]
 
 
 def figures(
@@ -276,12 +285,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--layers", default="", help="regular expression on layer names")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
-    default = [name for name in DTYPES if name != "float64"]
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=default)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
     parser.add_argument("--orders", nargs="+", choices=("first", "last"), default=["first", "last"])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--minutes", type=float, default=8, help="stop after so many")
+    parser.add_argument("--minutes", type=float, default=7, help="stop after so many")
     return parser.parse_args()
 
 
@@ -300,15 +308,19 @@ def main() -> int:
     copy = copy_bandwidth(cache)
     print(f"{device}; torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     print(f"measured: copy {copy / 1e12:.2f} TB/s (read + written)")
-    results = run(args, layers, copy, cache)
-    summarise(results)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"cuda-{re.sub(r'[^a-z0-9]+', '-', device.lower())}.jsonl"
+    run_row = {"device": device, "torch": torch.__version__, "version": mxdeconv.__version__}
+    run_row |= {"copy": copy, "command": " ".join(sys.argv[1:])}
+    results: list[Result] = []
     with open(path, "a") as file:
-        for result in results:
-            row = {"device": device, "torch": torch.__version__, "version": mxdeconv.__version__}
-            row |= {"copy": copy, "command": " ".join(sys.argv[1:])}
-            file.write(json.dumps({**row, **asdict(result)}) + "\n")
+        for line in run(args, layers, copy, cache):
+            show(line)
+            results += line
+            for result in line:
+                file.write(json.dumps({**run_row, **asdict(result)}) + "\n")
+            file.flush()
+    summarise(results)
     print(f"wrote {path}")
     return 0
 

@@ -306,9 +306,12 @@ def parse_tuple(argument: str, value: object) -> tuple[int, ...] | None:
     anywhere between the tokens, a trailing comma, and an `L` behind an int as Python 2 wrote it.
     """
     if isinstance(value, (tuple, list)):
-        # the stored entries, whatever a subclass makes of iteration
-        walk = tuple.__iter__(value) if isinstance(value, tuple) else list.__iter__(value)
-        entries = tuple(walk)
+        kind = type(value)
+        if kind is tuple or kind is list or kind.__iter__ is tuple.__iter__:
+            entries = tuple(value)  # which Dynamo can trace in any torch
+        else:  # the stored entries, whatever a subclass makes of iteration
+            walk = tuple.__iter__(value) if isinstance(value, tuple) else list.__iter__(value)
+            entries = tuple(walk)
         for entry in entries:
             if type(entry) is not int:
                 return tuple([_integer(argument, entry, value) for entry in entries])

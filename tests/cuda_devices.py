@@ -8,9 +8,13 @@ import pytest
 import torch
 
 import mxdeconv
+import mxdeconv._C as _C
 
 BUILT = bool(mxdeconv.build_info()["cuda"])
 needs_build = pytest.mark.skipif(not BUILT, reason="mxdeconv was built without CUDA")
+needs_cudnn = pytest.mark.skipif(
+    not hasattr(_C, "survey_cudnn"), reason="mxdeconv was built without cuDNN's headers"
+)
 
 
 def require_device() -> None:

@@ -54,6 +54,17 @@ def test_function(problem: Problem, dynamic: bool) -> None:
     assert_same(gradients(compiled, data, weight, bias), gradients(call, data, weight, bias))
 
 
+def test_sizes_of_a_tensor_are_an_attribute() -> None:
+    """A torch.Size is a tuple of another type."""
+
+    def call(data: Tensor, weight: Tensor) -> Tensor:
+        return mxdeconv.deconvolution(data, weight, kernel=weight.shape[2:], num_filter=3)
+
+    data, weight = torch.ones(1, 2, 4, 5), torch.ones(2, 3, 3, 2)
+    compiled = torch.compile(call, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(data, weight), call(data, weight))
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_inductor(dynamic: bool) -> None:
     """With what inductor generates around the operator, at several sizes."""

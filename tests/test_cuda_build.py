@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bad_calls import BAD_CALLS, FUNCTION, BadCall
-from cuda_devices import BUILT, H200, needs_build
+from cuda_devices import BUILT, H200, needs_build, needs_cudnn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mxdeconv
@@ -70,10 +70,6 @@ def test_bad_calls_are_refused_alike(call: BadCall) -> None:
 
 
 # cuDNN's plans for a device that is only described -----------------------------------------------
-
-needs_cudnn = pytest.mark.skipif(
-    not hasattr(_C, "survey_cudnn"), reason="mxdeconv was built without cuDNN's headers"
-)
 
 
 def survey(problem: Problem, pass_name: str, dtype: str, **options: Any) -> dict[str, Any]:

@@ -31,6 +31,13 @@ MXD_DEVICE void barrier() { __syncthreads(); }
 // A barrier that also tells every thread whether any said yes.
 MXD_DEVICE bool barrier_or(bool mine) { return __syncthreads_or(mine) != 0; }
 
+// The same number, of which the compiler does not know so: what follows from it is worked out anew
+// instead of being kept in registers.
+MXD_DEVICE int64_t anew(int64_t number) {
+  asm volatile("" : "+l"(number));
+  return number;
+}
+
 template <class T>
 MXD_DEVICE T read(const T* global) {
   return *global;

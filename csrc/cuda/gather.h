@@ -60,7 +60,7 @@ MXD_DEVICE void pack_run(const T (&values)[kRun], typename Math::Word (&words)[k
 template <class Math, class T, class Index, Other kTerms, class Share>
 class GatherA {
  public:
-  typename Math::Word words[Share::kColumns][Share::kRuns][Share::kRunWords];
+  typename Math::Word words[Share::kColumns][Share::kRuns][Share::kRunWords] = {};
 
   MXD_DEVICE GatherA(const ProductParams<Index>& params, const Product<Index>& product,
                      const Radix<Index, kTerms>& radix, int64_t group, Index first_row)
@@ -151,8 +151,8 @@ MXD_DEVICE Digits<Index> split_column(const Product<Index>& product, bool other_
 template <class Math, class T, class Index, Other kTerms, class Share>
 class GatherB {
  public:
-  typename Math::Word words[Share::kColumns][Share::kRuns][Share::kRunWords];
-  uint32_t present;  // a bit for each value, the last index changing fastest
+  typename Math::Word words[Share::kColumns][Share::kRuns][Share::kRunWords] = {};
+  uint32_t present = 0;  // a bit for each value, the last index changing fastest
 
   MXD_DEVICE GatherB(const ProductParams<Index>& params, const Product<Index>& product,
                      const Radix<Index, kTerms>& radix, int64_t group, Index first_column)

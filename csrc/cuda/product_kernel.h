@@ -1,12 +1,13 @@
 // The kernel of every dense pass: tiles of C (see product.h), a block for each, its threads
 // bringing tiles of A and B through shared memory.
 //
-//   fetch 0                    what a thread fetches waits in its registers
-//   for each tile i:
+//   for each tile i, and once more:
+//     fetch i                  what a thread fetches waits in its registers, on its way while
+//     multiply i - 1           from buffer (i - 1) % 2
 //     store i to buffer i % 2
 //     barrier                  all of i is stored; nobody reads i - 1, whose buffer comes next
-//     fetch i + 1              on its way while this one is multiplied
-//     multiply buffer i % 2
+//
+// The text of `fetch` stands there once: it is most of a kernel, and of the time to compile it.
 //
 // A zero stands for every missing element of B. That is right as long as the A it meets is finite:
 // the barrier tells all threads if one of them stored an A that is not, and the tile is multiplied
@@ -115,12 +116,12 @@ struct ProductKernel {
   static MXD_DEVICE void run(const Params& params, Shared& shared) {
     int buffer = 0;
     for (int64_t job = block_index(); job < params.tiles() * params.splits; job += block_count()) {
-      Product<Index> product = params.product;
-      const Place place = Tiles::locate(params, job, product);
-      if (place.first_column >= product.column_count()) continue;  // a phase shorter than others
       Value sums[kResults];
       MXD_UNROLL for (int i = 0; i < kResults; ++i) sums[i] = 0;
-      accumulate(params, product, place, shared, buffer, sums);
+      if (!accumulate(params, job, shared, buffer, sums)) continue;
+      // Found again, and not kept in registers for as long as the sum took.
+      Product<Index> product = params.product;
+      const Place place = Tiles::locate(params, anew(job), product);
       if (params.splits > 1) {
         Tiles::store_partial(params, place, sums);
       } else {
@@ -132,39 +133,46 @@ struct ProductKernel {
     }
   }
 
-  static MXD_DEVICE void accumulate(const Params& params, const Product<Index>& product,
-                                    const Place& place, Shared& shared, int& buffer,
+  // False for a tile beyond the columns of its phase, which is shorter than others.
+  static MXD_DEVICE bool accumulate(const Params& params, int64_t job, Shared& shared, int& buffer,
                                     Value (&sums)[kResults]) {
+    Product<Index> product = params.product;
+    const Place place = Tiles::locate(params, job, product);
+    if (place.first_column >= product.column_count()) return false;
     const Index terms = product.term_count();
     const Index tiles = Index((terms + kDepth - 1) / kDepth);
     const Index first_tile = Index(int64_t(tiles) * place.split / params.splits);
     const Index last_tile = Index(int64_t(tiles) * (place.split + 1) / params.splits);
-    if (first_tile >= last_tile) return;
+    if (first_tile >= last_tile) return true;
     const Radix<Index, kTerms> radix(product.terms);
     GatherA<Math, T, Index, kTerms, ShareA> a(params, product, radix, place.group, place.first_row);
     GatherB<Math, T, Index, kTerms, ShareB> b(params, product, radix, place.group,
                                               place.first_column);
-    a.template fetch<kDepth>(first_tile * kDepth, terms);
-    b.template fetch<kDepth>(first_tile * kDepth, terms);
-    for (Index tile = first_tile; tile < last_tile; ++tile) {
+    bool exactly = false;
+    MXD_NO_UNROLL for (Index tile = first_tile;; ++tile) {
+      const bool more = tile < last_tile;
+      if (more) {
+        a.template fetch<kDepth>(tile * kDepth, terms);
+        b.template fetch<kDepth>(tile * kDepth, terms);
+      }
+      if (tile > first_tile) {
+        if (exactly) {
+          multiply_present(shared, buffer, sums);
+        } else {
+          Math::multiply(shared.a[buffer], shared.b[buffer], sums);
+        }
+        buffer ^= 1;
+      }
+      if (!more) break;
       store_tile<ShareA>(shared.a[buffer], a.words);
       store_tile<ShareB>(shared.b[buffer], b.words);
-      const bool exactly = barrier_or(!all_finite<ShareA>(a.words));
+      exactly = barrier_or(!all_finite<ShareA>(a.words));
       if (exactly) {
         store_present(shared.present, b.present);
         barrier();
       }
-      if (tile + 1 < last_tile) {
-        a.template fetch<kDepth>((tile + 1) * kDepth, terms);
-        b.template fetch<kDepth>((tile + 1) * kDepth, terms);
-      }
-      if (exactly) {
-        multiply_present(shared, buffer, sums);
-      } else {
-        Math::multiply(shared.a[buffer], shared.b[buffer], sums);
-      }
-      buffer ^= 1;
     }
+    return true;
   }
 
   template <class Share, class AnyTile, class Words>

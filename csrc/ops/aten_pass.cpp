@@ -5,6 +5,7 @@
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty_like.h>
 
+#include "ops/cuda_bindings.h"
 #include "ops/library_pass.h"
 
 namespace mxd::ops {
@@ -61,5 +62,6 @@ Choice library_choice(Pass pass, const Problem& problem, bool, const Arguments<i
 int64_t library_decisions() { return 0; }
 void forget_library_decisions() {}
 std::string library_version() { return ""; }
+void bind_library(pybind11::module_&) {}
 
 }  // namespace mxd::ops

@@ -5,7 +5,6 @@
 // call's operands. No decision is made by a clock while a CUDA graph is being captured.
 #include <ATen/Context.h>
 #include <ATen/cudnn/Handle.h>
-#include <ATen/ops/empty_strided.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
@@ -21,6 +20,7 @@
 #include "ops/lru_cache.h"
 #include "ops/own_kernels.h"
 #include "ops/packed_layout.h"
+#include "ops/packed_operands.h"
 
 namespace mxd::ops {
 namespace {
@@ -180,94 +180,6 @@ Decision by_heuristic(const Request& request) {
   return decision;
 }
 
-// The call's operands, packed in one order: the caller's memory where it is, else copies.
-class PackedOperands {
- public:
-  PackedOperands(const PassCall& call, const Layouts& layouts, bool channels_last)
-      : call_(call),
-        channels_last_(channels_last),
-        data_{call.data, !layouts.data.is_packed(channels_last), {}},
-        weight_{call.weight, !layouts.weight.is_packed(channels_last), {}},
-        out_{call.out, !layouts.out.is_packed(channels_last), {}} {}
-
-  // That the copies take.
-  int64_t bytes() const {
-    int64_t bytes = 0;
-    for (const Operand* operand : {&data_, &weight_, &out_}) {
-      if (operand->needs_copy) bytes += int64_t(operand->tensor.nbytes());
-    }
-    return bytes;
-  }
-
-  // Of every address, up to 16; torch's allocator gives copies more.
-  int64_t alignment() const {
-    uintptr_t bits = 16;
-    for (const Operand* operand : {&data_, &weight_, &out_}) {
-      if (!operand->needs_copy) {
-        bits |= reinterpret_cast<uintptr_t>(operand->tensor.const_data_ptr());
-      }
-    }
-    return int64_t(bits & (~bits + 1));
-  }
-
-  // Makes the copies, once.
-  const CudnnOperands& operands() {
-    if (operands_.out) return operands_;
-    operands_.data = address(data_);
-    operands_.weight = address(weight_);
-    operands_.out = address(out_);
-    if (call_.bias) {
-      bias_ = call_.bias->stride(0) == 1 ? *call_.bias : call_.bias->contiguous();
-      operands_.bias = const_cast<void*>(bias_.const_data_ptr());
-    }
-    return operands_;
-  }
-
-  // Where the pass writes.
-  const at::Tensor& result() const {
-    const Operand& operand = result_operand();
-    return operand.needs_copy ? operand.copy : operand.tensor;
-  }
-
-  void hand_back() const {
-    if (result_operand().needs_copy) call_.result().copy_(result());
-  }
-
- private:
-  struct Operand {
-    const at::Tensor& tensor;
-    bool needs_copy;
-    at::Tensor copy;
-  };
-
-  const Operand& result_operand() const {
-    return call_.pass == Pass::kForward        ? out_
-           : call_.pass == Pass::kDataGradient ? data_
-                                               : weight_;
-  }
-
-  void* address(Operand& operand) {
-    const at::Tensor& tensor = operand.tensor;
-    if (!operand.needs_copy) return const_cast<void*>(tensor.const_data_ptr());
-    std::vector<int64_t> strides(size_t(tensor.dim()));
-    int64_t step = channels_last_ ? tensor.size(1) : 1;
-    for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
-      const bool fastest = d == 1 && channels_last_;
-      strides[size_t(d)] = fastest ? 1 : step;
-      if (!fastest) step *= tensor.size(d);
-    }
-    operand.copy = at::empty_strided(tensor.sizes(), strides, tensor.options());
-    if (&tensor != &call_.result()) operand.copy.copy_(tensor);
-    return const_cast<void*>(operand.copy.const_data_ptr());
-  }
-
-  const PassCall& call_;
-  const bool channels_last_;
-  Operand data_, weight_, out_;
-  at::Tensor bias_;
-  CudnnOperands operands_;
-};
-
 void run_plan(const CudnnPlan& plan, bool adds_bias, const PassCall& call, PackedOperands& packed) {
   CudnnOperands operands = packed.operands();
   if (!adds_bias) operands.bias = nullptr;
@@ -281,6 +193,16 @@ void run_plan(const CudnnPlan& plan, bool adds_bias, const PassCall& call, Packe
     shape[1] = call.bias->size(0);
     packed.result().add_(call.bias->view(shape));
   }
+}
+
+// All that a call does for a plan, each time: a clock has to see the copies, which the own kernels
+// do without.
+void run_with_copies(const CudnnPlan& plan, bool adds_bias, const PassCall& call,
+                     PackedOperands& packed) {
+  packed.operands();
+  packed.copy_in();
+  run_plan(plan, adds_bias, call, packed);
+  packed.hand_back();
 }
 
 Decision by_time(const Request& request, const PassCall& call, PackedOperands& packed) {
@@ -300,7 +222,9 @@ Decision by_time(const Request& request, const PassCall& call, PackedOperands& p
     return false;
   };
 
-  const OwnKernels own(call.pass, call.problem, request.device, request.limit_bytes);
+  // Without copies, so with all of the workspace.
+  const OwnKernels own(call.pass, call.problem, request.device,
+                       request.limit_bytes + packed.bytes());
   const cuda::Plan own_plan = own.plan();
   if (enter("own kernels", own_plan.scratch_bytes, [&] { own.run(); })) {
     best = own_decision("");
@@ -311,19 +235,19 @@ Decision by_time(const Request& request, const PassCall& call, PackedOperands& p
   for (const bool adds_bias : {false, true}) {
     if (adds_bias ? !request.problem.bias : must_add_bias(request.problem)) continue;
     const CudnnProblem problem = adds_bias ? request.problem : without_bias(request.problem);
-    survey = survey_plans(
-        problem, request.rules, this_device(), CudnnSearch::kAll,
-        [&](std::shared_ptr<CudnnPlan> plan) {
-          if (plan->workspace_bytes() > request.limit_bytes) {
-            ++too_large;
-          } else if (enter(plan->name() + (adds_bias ? " with bias" : ""), plan->workspace_bytes(),
-                           [&] { run_plan(*plan, adds_bias, call, packed); })) {
-            best = Decision{plan, adds_bias, {}};
-            best.choice.engine = "cudnn";
-            best.choice.workspace_bytes = plan->workspace_bytes();
-          }
-          return true;
-        });
+    const auto take = [&](std::shared_ptr<CudnnPlan> plan) {
+      const std::string name = plan->name() + (adds_bias ? " with bias" : "");
+      if (plan->workspace_bytes() > request.limit_bytes) {
+        ++too_large;
+      } else if (enter(name, plan->workspace_bytes(),
+                       [&] { run_with_copies(*plan, adds_bias, call, packed); })) {
+        best = Decision{plan, adds_bias, {}};
+        best.choice.engine = "cudnn";
+        best.choice.workspace_bytes = plan->workspace_bytes();
+      }
+      return true;
+    };
+    survey = survey_plans(problem, request.rules, this_device(), CudnnSearch::kAll, take);
   }
   std::ostringstream reason;
   if (best.plan) {
@@ -342,8 +266,9 @@ bool is_capturing() {
   return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
 }
 
-// `packed` null: nothing may be timed, and a decision that only a clock could make is null.
-std::shared_ptr<const Decision> decide(Request request, const PassCall* call,
+// `packed` null: nothing may be timed, and a decision that only a clock could make is null. The
+// request becomes one without a clock where that is what was decided.
+std::shared_ptr<const Decision> decide(Request& request, const PassCall* call,
                                        PackedOperands* packed) {
   std::shared_ptr<const Decision> known = decisions().find(request.key());
   if (known) return known;
@@ -354,12 +279,9 @@ std::shared_ptr<const Decision> decide(Request request, const PassCall* call,
       if ((known = decisions().find(request.key()))) return known;
     }
   }
-  // One at a time: clocks would measure each other. Loading a kernel and waiting for an event are
-  // forbidden in every thread while one captures, unless the thread says that it means no harm.
-  static std::mutex mutex;
+  static std::mutex mutex;  // one at a time: clocks would measure each other
   std::lock_guard<std::mutex> lock(mutex);
   if ((known = decisions().find(request.key()))) return known;
-  const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   known = std::make_shared<const Decision>(
       request.tune == Tune::kTimed ? by_time(request, *call, *packed) : by_heuristic(request));
   decisions().put(request.key(), known);
@@ -378,6 +300,9 @@ bool run_by_library(const PassCall& call, int device) {
   request.limit_bytes -= packed.bytes();
   if (request.limit_bytes < 0) return false;  // the own kernels need no copies
   request.problem.alignment = packed.alignment();
+  // Making a handle, loading a kernel, and waiting for an event are forbidden in every thread while
+  // one captures, unless the thread says that it means no harm.
+  const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   const std::shared_ptr<const Decision> decision = decide(request, &call, &packed);
   if (!decision->plan) return false;
   if (is_capturing()) keep_forever(decision->plan);
@@ -395,8 +320,9 @@ bool run_by_library(const PassCall& call, int device) {
 Choice library_choice(Pass pass, const Problem& problem, bool channels_last,
                       const Arguments<int64_t>& arguments, bool bias, int device) {
   if (const char* why = obstacle(Layouts(problem))) return own_decision(why).choice;
-  const Request request =
+  Request request =
       request_of(pass, problem, channels_last, arguments, bias && pass == Pass::kForward, device);
+  const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   const std::shared_ptr<const Decision> decision = decide(request, nullptr, nullptr);
   if (decision) return decision->choice;
   Choice choice;

@@ -1,5 +1,6 @@
 // CUDA kernels of the ops: cuDNN, or with cudnn_off our own kernels.
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <map>
@@ -21,6 +22,7 @@ struct Cuda {
     auto found = devices.find(index);
     if (found == devices.end()) {
       const c10::cuda::CUDAGuard guard(tensor.device());
+      const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
       size_t free = 0, total = 0;
       C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
       found = devices.emplace(index, Memory{int64_t(total), "this device"}).first;

@@ -94,6 +94,7 @@ class Cell {
 inline int thread_index() { return emulator::position().thread; }
 inline int64_t block_index() { return emulator::position().block; }
 inline int64_t block_count() { return emulator::position().blocks; }
+inline int64_t anew(int64_t number) { return number; }
 inline void barrier() { emulator::block_barrier(false); }
 inline bool barrier_or(bool mine) { return emulator::block_barrier(mine); }
 
