@@ -95,7 +95,7 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
   std::sort(source_rows_.begin(), source_rows_.end());
   source_rows_.erase(std::unique(source_rows_.begin(), source_rows_.end()), source_rows_.end());
   if (slides_) {
-    copy_remainders(cut);
+    copy_remainders(cut.remainders);
   } else {
     copy_shifts();
   }
@@ -110,71 +110,69 @@ LineBlock::LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernel
   place_panels(row_of);
 }
 
-// A vector for every shift.
+// The vector whose first element is this pixel of axis 2, which may lie beyond its ends.
+LineBlock::Copied LineBlock::vector_at(int64_t src) const {
+  const GridAxis& axis = grid_.axis(2);
+  const int64_t step = axis.src_step;
+  if (src >= 0 && src + (vector_ - 1) * step < axis.src_size) {  // a division is slow
+    return {src * src_.axis[2], 0, vector_};
+  }
+  const int64_t begin = std::clamp<int64_t>(ceil_div(-src, step), 0, vector_);
+  const int64_t end = std::clamp(ceil_div(axis.src_size - src, step), begin, vector_);
+  return {src * src_.axis[2], begin, end};
+}
+
+// A line of one vector for every shift.
 void LineBlock::copy_shifts() {
   const GridAxis& axis = grid_.axis(2);
-  inner_shifts_ = int64_t(axis.shifts.size());
-  row_elements_ = place_.vectors * inner_shifts_ * vector_;
-  copied_.reserve(size_t(place_.vectors * inner_shifts_));
-  inner_.reserve(size_t(place_.vectors * inner_shifts_));
+  lines_of_copy_ = int64_t(axis.shifts.size());
+  for (int64_t s = 0; s < lines_of_copy_; ++s) inner_.push_back({s, 0});
+  copied_.reserve(size_t(place_.vectors * lines_of_copy_));
   for (int64_t v = 0; v < place_.vectors; ++v) {
     const int64_t column = (place_.first_vector + v) * vector_;
-    for (size_t s = 0; s < axis.shifts.size(); ++s) {
-      const int64_t begin = std::clamp<int64_t>(axis.valid[s].begin - column, 0, vector_);
-      const int64_t end = std::clamp<int64_t>(axis.valid[s].end - column, begin, vector_);
-      const int64_t dst = int64_t(copied_.size()) * vector_;
-      copied_.push_back(
-          {dst, 0, (axis.shifts[s] + column * axis.src_step) * src_.axis[2], begin, end});
-      inner_.push_back({begin < end ? dst : -1, 0});
+    for (const int64_t shift : axis.shifts) {
+      copied_.push_back(vector_at(shift + column * axis.src_step));
     }
   }
 }
 
-// For every tile a line of each remainder, with zeros where the source ends.
-void LineBlock::copy_remainders(const LineCut& cut) {
+// A line for every remainder, as long as all shifts of a tile's two vectors reach.
+void LineBlock::copy_remainders(const std::vector<int64_t>& remainders) {
   const GridAxis& axis = grid_.axis(2);
-  const int64_t step = axis.src_step;
   const int64_t least = *std::min_element(axis.shifts.begin(), axis.shifts.end());
-  const int64_t tiles = ceil_div(place_.vectors, 2);
-  const int64_t lines = int64_t(cut.remainders.size());
-  inner_shifts_ = int64_t(axis.shifts.size());
-  row_elements_ = tiles * lines * cut.line;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t column = (place_.first_vector + 2 * tile) * vector_;
-    for (int64_t l = 0; l < lines; ++l) {
-      for (int64_t i = 0; i < cut.line; i += vector_) {
-        const int64_t src = least + cut.remainders[size_t(l)] + (column + i) * step;
-        const int64_t begin = std::clamp<int64_t>(ceil_div(-src, step), 0, vector_);
-        const int64_t end = std::clamp(ceil_div(axis.src_size - src, step), begin, vector_);
-        copied_.push_back({(tile * lines + l) * cut.line, i, src * src_.axis[2], begin, end});
-      }
-    }
+  lines_of_copy_ = int64_t(remainders.size());
+  for (const int64_t shift : axis.shifts) {
+    const auto found =
+        std::lower_bound(remainders.begin(), remainders.end(), (shift - least) % axis.src_step);
+    inner_.push_back({found - remainders.begin(), (shift - least) / axis.src_step});
   }
-  for (int64_t v = 0; v < place_.vectors; ++v) {
-    for (const int64_t shift : axis.shifts) {
-      const int64_t l =
-          std::lower_bound(cut.remainders.begin(), cut.remainders.end(), (shift - least) % step) -
-          cut.remainders.begin();
-      inner_.push_back({(v / 2 * lines + l) * cut.line, (shift - least) / step + v % 2 * vector_});
+  for (int64_t v = 0; v < place_.vectors; v += 2) {
+    const int64_t column = (place_.first_vector + v) * vector_;
+    for (const int64_t remainder : remainders) {
+      for (int64_t i = 0; i < step(); i += vector_) {
+        copied_.push_back(vector_at(least + remainder + (column + i) * axis.src_step));
+      }
     }
   }
 }
 
 void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const {
   const int64_t channels = chunk.channel_count();
+  const size_t vectors_of_line = size_t(step() / vector_);
   std::vector<ShiftedRun> runs;
   runs.reserve(planes_.size() * source_rows_.size() * copied_.size());
-  int64_t at = 0;
+  int64_t line = 0;
   for (const int64_t plane : planes_) {
     for (const int64_t row : source_rows_) {
       const int64_t offset = plane * src_.axis[0] + row * src_.axis[1];
-      for (const Copied& part : copied_) {
-        if (plane >= 0) {
-          runs.push_back({(at + part.line) * channels + part.offset, offset + part.src, vector_,
-                          part.begin, part.end});
+      for (size_t i = 0; i < copied_.size(); line += step() * channels) {
+        for (size_t v = 0; v < vectors_of_line; ++v, ++i) {
+          const Copied& part = copied_[i];
+          if (plane < 0) continue;
+          runs.push_back(
+              {line + int64_t(v) * vector_, offset + part.src, vector_, part.begin, part.end});
         }
       }
-      at += row_elements_;
     }
   }
   const int64_t offset = place_.batch * src_.batch + chunk.channels.begin * src_.channel;
@@ -185,6 +183,8 @@ void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk
 
 void LineBlock::place_panels(const std::vector<int64_t>& row_of) {
   const int64_t shifts1 = int64_t(grid_.axis(1).shifts.size());
+  const int64_t copies = slides_ ? ceil_div(place_.vectors, 2) : place_.vectors;
+  const int64_t row_elements = copies * lines_of_copy_ * step();
   outer_shifts_ = int64_t(planes_.size()) * shifts1;
   for (int64_t row = 0; row < place_.rows; ++row) {
     panel_row_.insert(panel_row_.end(), size_t(place_.vectors), row);
@@ -195,7 +195,7 @@ void LineBlock::place_panels(const std::vector<int64_t>& row_of) {
         const int64_t index = std::lower_bound(source_rows_.begin(), source_rows_.end(), source) -
                               source_rows_.begin();
         const int64_t packed = int64_t(plane) * int64_t(source_rows_.size()) + index;
-        outer_.push_back(exists ? packed * row_elements_ : -1);
+        outer_.push_back(exists ? packed * row_elements : -1);
       }
     }
   }

@@ -49,11 +49,17 @@ class LineBlock final : public ColumnBlock {
   void pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const override;
   int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const override {
     const int64_t row = panel_row_[size_t(panel)];
-    const int64_t vector = panel - row * place_.vectors;
     const int64_t outer = outer_[size_t(row * outer_shifts_ + shift.outer)];
-    const Inner& inner = inner_[size_t(vector * inner_shifts_ + shift.inner)];
-    if (outer < 0 || inner.line < 0) return -1;
-    return (outer + inner.line) * chunk.channel_count() + inner.offset;
+    if (outer < 0) return -1;
+    const int64_t vector = panel - row * place_.vectors;
+    const Inner& inner = inner_[size_t(shift.inner)];
+    if (slides_) {  // one copy for the two vectors of a tile
+      const int64_t line = vector / 2 * lines_of_copy_ + inner.line;
+      return (outer + line * step()) * chunk.channel_count() + inner.offset + vector % 2 * vector_;
+    }
+    const int64_t line = vector * lines_of_copy_ + inner.line;
+    if (!copied_[size_t(line)].any()) return -1;
+    return (outer + line * step()) * chunk.channel_count();
   }
   bool packs_between() const override { return !slides_; }
 
@@ -61,21 +67,23 @@ class LineBlock final : public ColumnBlock {
   struct Place {
     int64_t batch, plane, first_row, rows, first_vector, vectors;
   };
-  // Where along a packed row: the line, as an offset for one channel (-1: there is no source), and
-  // the offset in it.
+  // Where a shift along the row finds the source of its first vector: the line, and the place in
+  // it.
   struct Inner {
     int64_t line, offset;
   };
-  // A vector that is copied: where to, in elements as in Inner, and from where.
+  // A vector that is copied, from elements [begin, end) of those at `src`; zeros elsewhere.
   struct Copied {
-    int64_t line, offset, src, begin, end;
+    int64_t src, begin, end;
+    bool any() const { return begin < end; }
   };
   static Place place_of(const ColumnGrid& grid, const LineCut& cut, int64_t block);
   LineBlock(const ColumnGrid& grid, const TensorView& src, const Kernels& kernels,
             const LineCut& cut, const Place& place);
 
   void copy_shifts();
-  void copy_remainders(const LineCut& cut);
+  void copy_remainders(const std::vector<int64_t>& remainders);
+  Copied vector_at(int64_t src) const;
   void place_panels(const std::vector<int64_t>& row_of);
 
   const ColumnGrid& grid_;
@@ -83,15 +91,14 @@ class LineBlock final : public ColumnBlock {
   const Place place_;
   const int64_t vector_;
   const bool slides_;
-  int64_t row_elements_;              // of a packed row, for one channel
+  int64_t lines_of_copy_;             // of step() elements: one for every shift, or remainder
   std::vector<int64_t> planes_;       // source index on axis 0 of each shift, or -1
   std::vector<int64_t> source_rows_;  // source indices on axis 1 that are packed
-  std::vector<Copied> copied_;        // of a row
-  // Where a panel's source is, is a sum of two.
-  int64_t outer_shifts_, inner_shifts_;
+  std::vector<Copied> copied_;        // of a row: line after line
+  std::vector<Inner> inner_;          // of each shift of axis 2
+  int64_t outer_shifts_;
   std::vector<int64_t> panel_row_;
-  std::vector<int64_t> outer_;  // [row][shift of axes 0 and 1]: for one channel; -1: none
-  std::vector<Inner> inner_;    // [vector][shift of axis 2]
+  std::vector<int64_t> outer_;  // [row][shift of axes 0 and 1]: the row for one channel; -1: none
 };
 
 }  // namespace mxd::cpu
