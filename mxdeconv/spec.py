@@ -307,9 +307,10 @@ def parse_tuple(argument: str, value: object) -> tuple[int, ...] | None:
     """
     if isinstance(value, (tuple, list)):
         kind = type(value)
-        if kind is tuple or kind is list or kind.__iter__ is tuple.__iter__:
+        as_tuple = kind.__iter__ is tuple.__iter__ and kind.__len__ is tuple.__len__
+        if as_tuple or kind is list:
             entries = tuple(value)  # which Dynamo can trace in any torch
-        else:  # the stored entries, whatever a subclass makes of iteration
+        else:  # the stored entries, whatever a subclass says of its length or makes of iteration
             walk = tuple.__iter__(value) if isinstance(value, tuple) else list.__iter__(value)
             entries = tuple(walk)
         for entry in entries:

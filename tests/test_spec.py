@@ -43,6 +43,15 @@ def test_str_of_a_tuple_reads_back(value: tuple[int, ...]) -> None:
     assert spec.parse_tuple("kernel", list(value)) == value
 
 
+@pytest.mark.parametrize("base", [tuple, list])
+def test_entries_are_those_that_are_stored(base: type) -> None:
+    """Whatever a subclass says of its length or makes of iteration."""
+    longer = type("Longer", (base,), {"__len__": lambda self: 10**18})
+    other = type("Other", (base,), {"__iter__": lambda self: iter([9] * 9)})
+    for kind in (longer, other):
+        assert spec.parse_tuple("kernel", kind([2, 3])) == (2, 3)
+
+
 @given(st.data(), TUPLES, st.booleans())
 def test_spaces_signs_suffixes_and_a_trailing_comma(
     data: Any, value: tuple[int, ...], trailing: bool

@@ -266,7 +266,7 @@ n1g1c2k1-i9x8-w9x9-s3x3-p4x4-d1x1-a2x2-nchw             long kernel, one filter
 n1g1c3k1-i6-w64-s16-p0-d1-a0-ncw                        very long kernel, 1-D
 n2g1c18k2-i70-w11-s4-p3-d1-a2-ncw                       few filters, many channels: taps in a row
 n1g1c17k1-i5x26-w4x9-s2x3-p1x4-d1x2-a0x1-nchw           the same in 2-D, dilated
-n2g1c2k19-i4x21-w3x8-s1x3-p1x2-d1x1-a0x1-nchw           few channels under many filters
+n1g1c2k19-i4x21-w3x8-s1x3-p1x2-d1x1-a0x1-nchw           few channels under many filters
 n1g1c1k16-i3x40-w2x5-s2x4-p1x3-d1x2-a0x0-nchw           the same, gcd(4,2)=2
 n1g1c2k2-i3x3-w16x16-s8x8-p4x4-d1x1-a0x0-nchw           large stride
 n1g3c3k3-i3x4-w16x16-s8x8-p4x4-d1x1-a0x0-nchw           depthwise bilinear by 8
