@@ -26,6 +26,15 @@ struct Chunk {
   bool first() const { return channels.begin == 0 && shifts.begin == 0; }
 };
 
+// A block also has
+//
+//   int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const
+//     Where the source of a panel's columns lies in what pack() wrote, in elements of the
+//     accumulate type: step after step, step() apart. -1: no column of the panel has a source.
+//
+//   bool packs_between() const
+//     Whether pack() has written a panel's source, or zeros, at every innermost shift between two
+//     at which at() finds some.
 class ColumnBlock {
  public:
   virtual ~ColumnBlock() = default;
@@ -33,14 +42,6 @@ class ColumnBlock {
   // Packs the source of a chunk, from channel 0 of the group at `src` on.
   virtual void pack(const Kernels& kernels, const char* src, const Chunk& chunk,
                     char* dst) const = 0;
-  // Where the source of a panel's columns lies in what pack() wrote, in elements of the accumulate
-  // type: step after step, step() apart. -1: no column of the panel has a source.
-  virtual int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const = 0;
-
-  // Whether pack() has written a panel's source, or zeros, at every innermost shift between two at
-  // which at() finds some.
-  virtual bool packs_between() const = 0;
-
   // From one channel's source to the next, in elements.
   int64_t step() const { return step_; }
   const std::vector<ColumnRun>& runs() const { return runs_; }

@@ -17,12 +17,12 @@ class GatheredBlock final : public ColumnBlock {
   // Packs the source of a chunk: panel after panel, shift after shift within a panel; zeros where a
   // source pixel does not exist, and nothing where at() says -1.
   void pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const override;
-  int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const override {
+  int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const {
     if (!uses(panel, shift.flat)) return -1;
     return panels_.begin(panel) * chunk.steps() +
            (shift.flat - chunk.shifts.begin) * chunk.channel_count() * panels_.width(panel);
   }
-  bool packs_between() const override { return all_inside_; }
+  bool packs_between() const { return all_inside_; }
 
  private:
   // The part of a run that lies in one panel.

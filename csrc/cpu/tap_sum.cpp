@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "cpu/fill.h"
+#include "cpu/gathered_block.h"
 #include "cpu/panels.h"
 #include "cpu/result_store.h"
 #include "cpu/scratch.h"
@@ -168,6 +169,15 @@ class Worker {
 
   // The steps of the summation of each tile with the entry's taps.
   void list_segments(const ColumnBlock& block, const Chunk& chunk, Entry& entry) {
+    if (plan_.lines) {
+      list_segments_of(static_cast<const LineBlock&>(block), chunk, entry);
+    } else {
+      list_segments_of(static_cast<const GatheredBlock&>(block), chunk, entry);
+    }
+  }
+
+  template <class Block>  // asked too often for virtual calls
+  void list_segments_of(const Block& block, const Chunk& chunk, Entry& entry) {
     entry.taps = weights_.taps(entry.bundle, chunk.shifts);
     find_rows(entry);
     entry.segments.clear();
@@ -204,7 +214,8 @@ class Worker {
 
   // A row of taps of a tile. False if not all of its columns have a source at its ends: then the
   // taps are to be added one by one.
-  bool add_taps(const ColumnBlock& block, const Chunk& chunk, const BundleTap* taps, int64_t count,
+  template <class Block>
+  bool add_taps(const Block& block, const Chunk& chunk, const BundleTap* taps, int64_t count,
                 int64_t panel, Entry& entry) {
     const int64_t channels = chunk.channel_count();
     const Panels& columns = block.panels();

@@ -85,7 +85,7 @@ bool TapSumPlan::lines_pay() const {
   const double columns = double(grid.axis(2).columns);
   const double waste = double(line_cut_.row_vectors * sum.kernels->vector) / columns - 1;
   const double block = double(line_cut_.columns(*sum.kernels));
-  const double saved = double(grid.shifts()) - double(line_cut_.channel_elements) / block;
+  const double saved = double(grid.shifts()) - double(line_cut_.channel_copied()) / block;
   const double gain = saved * kPackRows - waste * double(sum.taps() * sum.dst_channels);
   // Lines take less planning, unless their blocks are smaller and read the weights more often.
   return gain > 0 || (gain == 0 && block >= double(std::min(block_columns, grid.columns())));
@@ -105,9 +105,11 @@ void TapSumPlan::cut_columns(bool exact) {
       grid.sections()[0].run_axis == 2) {
     const int64_t elements =
         kSourceBytes / kernels.acc_bytes / std::min(sum.src_channels, kFairChannels);
-    line_cut_ = LineCut(grid, kernels, block_columns, elements, sum.src_channels >= kFairChannels);
+    const bool fair = sum.src_channels >= kFairChannels;
+    line_cut_ = LineCut(grid, kernels, block_columns, elements,
+                        fair ? LineCopies::kSliding : LineCopies::kLong);
     if (line_cut_.slides() && !sliding_pays()) {
-      line_cut_ = LineCut(grid, kernels, block_columns, elements, /*may_slide=*/false);
+      line_cut_ = LineCut(grid, kernels, block_columns, elements, LineCopies::kVectors);
     }
     lines = lines_pay();
   }
