@@ -237,8 +237,10 @@ void TapSumPlan::place_weights(const Resources& resources) {
   const bool panel_fits = !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&
                           panel <= double(kPanelBytes);
   if (resources.weights && all <= kMostPreparedBytes) prepared = resources.weights;
-  if (prepared || all <= double(kPanelBytes) ||
-      (all <= double(budget) && !(panel_fits && blocks == spans))) {
+  // With one block to a job every weight is read once, and best packed when it is. Bundles that
+  // share panels would read lines of memory that have weights of all of them.
+  const bool read_once = blocks == spans && (panel_fits || grouped);
+  if (prepared || all <= double(kPanelBytes) || (all <= double(budget) && !read_once)) {
     home = WeightHome::kResident;
   } else {
     home = panel_fits ? WeightHome::kPerPanel : WeightHome::kPerBundle;
