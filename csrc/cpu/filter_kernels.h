@@ -1,16 +1,14 @@
 // The primitives of minimal filtering: a part of the Kernels table, for sums in float32.
 //
-// Minimal filtering F(m, r) forms m neighbouring results of a filter of r taps from p = m + r - 1
-// products instead of m * r: it maps the p source values that the results read, and the r taps, to
+// Minimal filtering maps the p source values that the m results of a tile read, and the r taps, to
 // p values each, multiplies those, and maps the products to the results.
 #pragma once
 
 #include <cstdint>
 
-namespace mxd::cpu {
+#include "core/filter_kind.h"
 
-// F(results, taps); kSingle is F(1, 1), the identity.
-enum class FilterKind { kSingle, kF22, kF32, kF23 };
+namespace mxd::cpu {
 
 // Which of its three linear maps: the source values, the taps, the products.
 enum class FilterMap { kSource, kTaps, kResult };

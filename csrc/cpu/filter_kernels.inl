@@ -4,9 +4,9 @@
 
 namespace {
 
+using mxd::FilterKind;
 using mxd::cpu::FilterCombine;
 using mxd::cpu::FilterKernels;
-using mxd::cpu::FilterKind;
 using mxd::cpu::FilterMap;
 using mxd::cpu::kFilterChunk;
 

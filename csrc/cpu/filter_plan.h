@@ -1,29 +1,18 @@
-// How a pass is cut for minimal filtering: correlations, groups, blocks.
+// How a pass is cut for minimal filtering on a CPU: groups of correlations (core/filter_axes.h),
+// blocks.
 //
-// A *correlation* is a phase seen from its results: result q of an axis meets source values
-// src_begin + q + e for e = 0 .. taps-1, with step 1. Forward, every phase is one, and writes
-// results of its own. In the data gradient every phase of the output is a source, and all of them
-// add to the same results. Where dilation splits an axis, correlations are of its parts, in both
-// passes with results of their own. A *group* is what shares results: one correlation, or all.
+// A *group* is what shares results: one correlation, or all.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
+#include "core/filter_axes.h"
 #include "cpu/engine.h"
 #include "cpu/filter_tiles.h"
 #include "cpu/panels.h"
 
 namespace mxd::cpu {
-
-struct FilterAxis {
-  FilterKind kind;
-  int64_t src_begin;  // source index of result 0, e = 0
-  FilterGrid src;
-  int64_t tap_first, tap_step;  // of the kernel, for e = 0 and from one e to the next
-  int64_t dst_first, dst_step;  // of the destination; results dst_begin .. dst_end-1
-  int64_t dst_begin, dst_end;   // exist, those from 0 on belong to the tiles
-};
 
 struct Correlation {
   FilterAxis axis[kAxes];
@@ -39,9 +28,6 @@ struct FilterGroup {
     return products_of(kind[0]) * products_of(kind[1]) * products_of(kind[2]);
   }
 };
-
-// Why minimal filtering cannot do the problem, or null. Looks at no memory.
-const char* why_not_filtered(Pass pass, const Problem& problem);
 
 struct FilterPlan {
   FilterPlan(Pass pass, const Problem& problem);

@@ -2,6 +2,7 @@
 // of channels each, and cut into tiles that are transformed along one axis after the other.
 #pragma once
 
+#include "core/filter_axes.h"
 #include "core/tap_plan.h"
 #include "core/tensor_view.h"
 #include "cpu/filter_kernels.h"
@@ -9,20 +10,7 @@
 
 namespace mxd::cpu {
 
-constexpr int64_t results_of(FilterKind kind) {
-  return kind == FilterKind::kSingle ? 1 : kind == FilterKind::kF32 ? 3 : 2;
-}
-constexpr int64_t taps_of(FilterKind kind) {
-  return kind == FilterKind::kSingle ? 1 : kind == FilterKind::kF23 ? 3 : 2;
-}
-constexpr int64_t products_of(FilterKind kind) { return results_of(kind) + taps_of(kind) - 1; }
-
 constexpr int64_t kMostProducts = 64;  // four an axis
-
-// Every step-th element of an axis: index i is element first + i * step, 0 <= i < size.
-struct FilterGrid {
-  int64_t first, step, size;
-};
 
 // Indices begin .. begin + size - 1 of the grids; they may lie outside.
 struct FilterRegion {

@@ -102,7 +102,7 @@ WeightFilterPlan::WeightFilterPlan(const Problem& p) : problem(p), kernels(kerne
     sum_elements = std::max(sum_elements, phase.products() * channels * channels);
     double grown = 1;
     for (const WeightFilterAxis& axis : phase.axis) {
-      grown *= axis.kind == FilterKind::kSingle ? 1 : 12;
+      grown *= growth_of(axis.kind);
     }
     growth = std::max(growth, grown);
   }
