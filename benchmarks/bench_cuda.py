@@ -5,7 +5,8 @@
     python benchmarks/bench_cuda.py --dtypes float32 tf32 float16 bfloat16 float64 --minutes 600
 
 Backends: torch, and torch with `torch.backends.cudnn.benchmark`; mxdeconv with cudnn_tune 'off' and
-'fastest', and with cudnn_off (own kernels). They take turns in rounds; the figure is the median of
+'fastest', and with cudnn_off (own kernels); where it is named, 'own filtered': own kernels with
+minimal filtering of what can be filtered. They take turns in rounds; the figure is the median of
 CUDA events around single calls, each after a write through a buffer larger than the L2 cache, so
 that operands come from memory, and queued while the device waits, so that the CPU does not count.
 Copy bandwidth and matrix peak are measured in the same run. Tuning takes most of the time, so the
@@ -32,7 +33,7 @@ from pathlib import Path
 import torch
 
 import mxdeconv
-from mxdeconv.testing import LAYERS, Layer
+from mxdeconv.testing import LAYERS, Layer, force_algorithm
 from mxdeconv.testing.problems import Problem
 
 PASSES = ("fwd", "dgrad", "wgrad")
@@ -43,7 +44,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
-BACKENDS = ("torch", "torch benchmark", "off", "fastest", "own")
+BACKENDS = ("torch", "torch benchmark", "off", "fastest", "own", "own filtered")
 RESULTS = Path(__file__).parent / "results"
 LEAST_BATCH = 32  # a layer's batch grows to this, as far as VALUES allows
 VALUES = 2**27  # elements of data, weight and output together
@@ -122,6 +123,17 @@ def torchs(problem: Problem, t: Tensors, benchmark: bool) -> dict[str, Call]:
     }
 
 
+def filtered(calls: dict[str, Call]) -> dict[str, Call]:
+    def with_force(call: Call) -> Call:
+        def run() -> object:
+            with force_algorithm("minimal_filter"):
+                return call()
+
+        return run
+
+    return {name: with_force(call) for name, call in calls.items()}
+
+
 def backends(problem: Problem, t: Tensors, names: list[str]) -> dict[str, dict[str, Call]]:
     every = {
         "torch": torchs(problem, t, False),
@@ -129,6 +141,7 @@ def backends(problem: Problem, t: Tensors, names: list[str]) -> dict[str, dict[s
         "off": ours(problem, t, "off", False),
         "fastest": ours(problem, t, "fastest", False),
         "own": ours(problem, t, None, True),
+        "own filtered": filtered(ours(problem, t, None, True)),
     }
     return {name: every[name] for name in names}
 
@@ -265,7 +278,7 @@ def summarise(results: list[Result]) -> None:
     """Geometric means and the worst layer of our backends against torch's."""
     times = {(r.layer, r.dtype, r.order, r.pass_name, r.backend): r.median_s for r in results}
     for dtype in dict.fromkeys(r.dtype for r in results):
-        for own in ("off", "fastest", "own"):
+        for own in ("off", "fastest", "own", "own filtered"):
             for other in ("torch", "torch benchmark"):
                 ratios = {
                     key[:4]: times[(*key[:4], other)] / value
@@ -287,7 +300,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
     parser.add_argument("--orders", nargs="+", choices=("first", "last"), default=["first", "last"])
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS[:-1]))
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--minutes", type=float, default=7, help="stop after so many")
     return parser.parse_args()

@@ -42,11 +42,13 @@ class CudaPassPlan:
     engine: str  # "cudnn", "cuda" (own kernels), "aten", "undecided" (until a call has timed them)
     reason: str
     kernel: str  # which own kernel is, or would be, the one
+    unfiltered: str  # why minimal filtering is not used; empty if it is
     workspace_bytes: int  # temporary memory, copies of operands in another layout not counted
     timings: tuple[tuple[str, float, int], ...]  # candidate, milliseconds, bytes; () if not timed
 
     def __str__(self) -> str:
         own = f"; kernel: {self.kernel}" if self.engine == "cuda" else ""
+        own += f"; unfiltered: {self.unfiltered}" if self.unfiltered else ""
         held = f"{self.workspace_bytes / 2**20:.1f} MB of workspace"
         lines = [f"{self.engine}, {held} ({self.reason}{own})"]
         lines += [
@@ -200,6 +202,7 @@ def _cuda_plan(
         engine=plan["engine"],
         reason=plan["reason"],
         kernel=plan["kernel"],
+        unfiltered=plan["unfiltered"],
         workspace_bytes=plan["workspace_bytes"],
         timings=tuple(plan["timings"]),
     )

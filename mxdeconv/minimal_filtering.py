@@ -15,7 +15,8 @@ class set_minimal_filtering:
 
     Takes effect at once, for all threads; as a context manager it is undone at the end. Minimal
     filtering needs about half the products of the direct sum. Its rounding errors are relative to
-    the largest products nearby instead of to a result's own: see docs/numerics.md. It is on unless
+    the largest products nearby instead of to a result's own: see docs/numerics.md. On a GPU it is a
+    candidate of the timed modes of cudnn_tune only. It is on unless
     the environment variable MXDECONV_MINIMAL_FILTERING is 0.
     """
 

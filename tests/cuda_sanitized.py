@@ -14,7 +14,7 @@ import torch
 from passes import DTYPES, arguments_of, as_channels_last, in_order, torch_passes
 
 from mxdeconv import ops
-from mxdeconv.testing import SMALL, SMOKE, Operands, integer_data
+from mxdeconv.testing import SMALL, SMOKE, Operands, force_algorithm, integer_data
 
 
 def main() -> int:
@@ -27,14 +27,17 @@ def main() -> int:
             for put in (lambda tensor: tensor, as_channels_last):
                 data, weight, bias, out_grad = Operands(*(put(v.cuda()) for v in operands))
                 arguments = arguments_of(problem)._replace(cudnn_off=True)
-                for name, value in {
-                    "out": ops.deconvolution(data, weight, bias, arguments),
-                    "data_grad": ops.deconvolution_data(weight, out_grad, arguments),
-                    "weight_grad": ops.deconvolution_weight(data, out_grad, arguments),
-                }.items():
-                    if not torch.equal(value.cpu(), expected[name].to(dtype)):
-                        print(f"wrong: {name} of {problem} in {dtype}")
-                        wrong += 1
+                for algorithm in (None, "minimal_filter"):
+                    with force_algorithm(algorithm):
+                        results = {
+                            "out": ops.deconvolution(data, weight, bias, arguments),
+                            "data_grad": ops.deconvolution_data(weight, out_grad, arguments),
+                            "weight_grad": ops.deconvolution_weight(data, out_grad, arguments),
+                        }
+                    for name, value in results.items():
+                        if not torch.equal(value.cpu(), expected[name].to(dtype)):
+                            print(f"wrong: {name} of {problem} in {dtype}")
+                            wrong += 1
     print(f"{len(problems)} problems, {wrong} wrong results")
     return 1 if wrong else 0
 

@@ -35,6 +35,7 @@ from mxdeconv.testing import (
     Operands,
     Problem,
     find_layer,
+    force_algorithm,
     integer_data,
     parse,
     random_data,
@@ -161,6 +162,87 @@ def test_tf32_where_allowed_stays_close(problem: Problem) -> None:
     for mode in ("own", "off"):
         for name, value in run(problem, on_device(operands), mode).items():
             assert bool(((value.cpu() - exact[name]).abs() <= 2**-9 * sums[name]).all()), name
+
+
+# Minimal filtering -------------------------------------------------------------------------------
+
+
+def filtered_passes(problem: Problem, data: Tensor) -> list[str]:
+    """The results that own kernels filter while that is forced."""
+    plan = mxdeconv.explain(data, **problem.arguments, cudnn_off=True)
+    passes = ("forward", "data_gradient", "weight_gradient")
+    return [
+        name
+        for name, of in zip(NAMES, passes, strict=True)
+        if plan.passes[of].kernel.startswith("minimal filtering")
+    ]
+
+
+@pytest.mark.parametrize("problem", [*SMALL, *REAL[:8]], ids=str)
+def test_filtered_integers_are_exact(problem: Problem) -> None:
+    operands = in_order(integer_data(problem, torch.float32), problem)
+    expected = torch_passes(problem, operands)
+    for place, put in PLACES.items():
+        placed = Operands(*(put(value.cuda()) for value in operands))
+        with force_algorithm("minimal_filter"):
+            got = run(problem, placed, "own")
+        for name, value in got.items():
+            assert torch.equal(value.cpu(), expected[name]), (place, name)
+
+
+@pytest.mark.parametrize("problem", REAL, ids=str)
+def test_filtered_layers_keep_the_bound_of_filtering(problem: Problem) -> None:
+    operands, exact, _ = bounded(problem, torch.float32)
+    with force_algorithm("minimal_filter"):
+        filtered = filtered_passes(problem, operands.data)
+        got = run(problem, operands, "own")
+        again = run(problem, operands, "own")
+    bounds = error_bounds(problem, operands, filtered)
+    for name, value in got.items():
+        assert torch.equal(value, again[name]), name
+        assert bool(((value.double() - exact[name]).abs() <= bounds[name]).all()), name
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 2.0**100], ids=str)
+def test_filtered_graph_leaves_other_values_to_the_direct_sum(value: float) -> None:
+    """One graph for operands that may be filtered, and for those that must not be."""
+    problem, operands = operands_of("n4g1c32k32-i16x16-w4x4-s2x2-p1x1-d1x1-a0x0-nchw")
+    names = ("out", "data_grad")
+    graph = torch.cuda.CUDAGraph()
+    with force_algorithm("minimal_filter"):
+        assert filtered_passes(problem, operands.data) == list(names)
+        with torch.cuda.graph(graph):
+            results = run(problem, operands, "own")
+    for disturbed in (None, operands.data, operands.out_grad, operands.weight, None):
+        operands_before = Operands(*(each.clone() for each in operands))
+        if disturbed is not None:
+            disturbed[1, 2, 1, 3] = value
+        expected = run(problem, operands, "own")
+        graph.replay()
+        torch.cuda.synchronize()
+        for name in names:
+            assert torch.equal(results[name].nan_to_num(7), expected[name].nan_to_num(7)), name
+        for each, before in zip(operands, operands_before, strict=True):
+            each.copy_(before)
+
+
+@needs_cudnn
+def test_filtering_is_raced_and_can_be_switched_off() -> None:
+    problem = find_layer("dcgan-4").problem
+    data = torch.randn(problem.data_shape, device="cuda")
+    weight = torch.randn(problem.weight_shape, device="cuda")
+    tuned = {**problem.arguments, "cudnn_tune": "limited_workspace"}
+    _C.forget_library_decisions()
+    for enabled in (True, False):
+        with mxdeconv.set_minimal_filtering(enabled):
+            mxdeconv.deconvolution(data, weight, **tuned)
+            plan = mxdeconv.explain(data, **tuned).passes["forward"]
+        raced = "own kernels with minimal filtering" in [name for name, _, _ in plan.timings]
+        assert raced is enabled
+        assert ("switched off" in plan.unfiltered) is not enabled
+    for mode in ({"cudnn_off": True}, {"cudnn_tune": "off"}):
+        plan = mxdeconv.explain(data, **{**problem.arguments, **mode}).passes["forward"]
+        assert "timed mode" in plan.unfiltered
 
 
 # What a call leaves and takes ----------------------------------------------------------------

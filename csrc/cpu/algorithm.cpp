@@ -278,6 +278,9 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
 bool minimal_filtering() { return g_filtering.load(std::memory_order_relaxed); }
 void set_minimal_filtering(bool enabled) { g_filtering.store(enabled); }
 void force_algorithm(int algorithm) { g_forced.store(algorithm); }
+bool is_forced(Algorithm algorithm) {
+  return g_forced.load(std::memory_order_relaxed) == int(algorithm);
+}
 
 void count_run(Algorithm algorithm) {
   g_runs[int(algorithm)].fetch_add(1, std::memory_order_relaxed);

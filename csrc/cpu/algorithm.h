@@ -39,6 +39,7 @@ void set_minimal_filtering(bool enabled);
 
 // Makes calls use an algorithm where it can do the problem; kAlgorithms: none is forced. For tests.
 void force_algorithm(int algorithm);
+bool is_forced(Algorithm algorithm);
 
 // How often each algorithm has run in this process, so that tests can hold `choose` to its word.
 void count_run(Algorithm algorithm);

@@ -1,5 +1,7 @@
 #include "cuda/algorithm.h"
 
+#include <iomanip>
+#include <sstream>
 #include <string>
 
 #include "cuda/fold.h"
@@ -79,10 +81,28 @@ std::string describe_few(const FewChannelsParams& params) {
   return text + " for each pixel of the source: too few channels to fill a tile";
 }
 
+std::string describe_filter(const FilterPlan& plan) {
+  std::ostringstream text;
+  text << std::setprecision(3) << "minimal filtering of the phases: " << plan.gain
+       << " times fewer products than the direct sum";
+  return text.str();
+}
+
 }  // namespace
 
 Choice choose(Pass pass, const Problem& asked, const Device& device, const Settings& settings) {
   Choice choice;
+  if (settings.minimal_filtering) {
+    choice.filter = plan_minimal_filter(pass, asked, device, settings);
+    if (choice.filter && choice.filter.gain <= 1) {
+      choice.filter = {};
+      choice.filter.unfiltered = "no products are saved";
+    }
+    if (choice.filter) {
+      choice.reason = describe_filter(choice.filter);
+      return choice;
+    }
+  }
   choice.problem = fold_taps(asked);
   const Problem& problem = choice.problem;
   choice.few = plan_few_channels(pass, problem);

@@ -119,7 +119,8 @@ struct ProductParams {
   // A job is (split, group, column tile, phase, row tile), the last changing fastest.
   int64_t row_tiles = 1, column_tiles = 1, groups = 1, splits = 1;
   int64_t a_group = 0, b_group = 0, c_group = 0, bias_group = 0;
-  void* partial = nullptr;  // sums of the splits; unused if there is one split
+  void* partial = nullptr;           // sums of the splits; unused if there is one split
+  const int32_t* only_if = nullptr;  // where this points to 0 nothing is computed; null: always is
 
   MXD_HOST_DEVICE int64_t tiles() const {
     return groups * column_tiles * phases[0] * phases[1] * phases[2] * row_tiles;

@@ -114,6 +114,7 @@ struct ProductKernel {
   };
 
   static MXD_DEVICE void run(const Params& params, Shared& shared) {
+    if (params.only_if && read(params.only_if) == 0) return;
     int buffer = 0;
     for (int64_t job = block_index(); job < params.tiles() * params.splits; job += block_count()) {
       Value sums[kResults];

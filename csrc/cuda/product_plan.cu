@@ -381,6 +381,7 @@ ProductParams<int32_t> in_32_bits(const ProductParams<int64_t>& wide) {
   params.c_group = wide.c_group;
   params.bias_group = wide.bias_group;
   params.partial = wide.partial;
+  params.only_if = wide.only_if;
   return params;
 }
 

@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 
+#include "cpu/algorithm.h"
 #include "ops/described_problem.h"
 #include "ops/library_pass.h"
 #include "ops/own_kernels.h"
@@ -25,6 +26,15 @@ py::dict dict_of(const Choice& choice) {
   return result;
 }
 
+// Why minimal filtering does not run; empty if it does. `plan` is of the own kernels that try to.
+std::string why_unfiltered(const Choice& choice, const cuda::Plan& plan) {
+  if (choice.filtered) return "";
+  if (!cpu::minimal_filtering()) return "minimal filtering is switched off";
+  if (!plan.unfiltered.empty()) return plan.unfiltered;
+  return choice.timings.empty() ? "only where a timed mode of cudnn_tune has found it to be faster"
+                                : "another candidate was faster";
+}
+
 // What a call on CUDA tensors of these sizes would do, packed in one order. `kernel` is the
 // sentence of the own kernels, whoever computes the pass.
 py::dict choose_cuda(const std::string& pass, const std::string& dtype, int64_t batch,
@@ -40,7 +50,6 @@ py::dict choose_cuda(const std::string& pass, const std::string& dtype, int64_t 
   if (cudnn_tune) arguments.cudnn_tune = *cudnn_tune;
   arguments.cudnn_off = cudnn_off;
   const int64_t limit = cudnn_tune == "fastest" ? kUnboundedBytes : workspace_bytes(workspace);
-  const cuda::Plan own = OwnKernels(pass_named(pass), problem, device, limit).plan();
   Choice choice;
   if (cudnn_off) {
     choice.engine = "cuda";
@@ -48,9 +57,14 @@ py::dict choose_cuda(const std::string& pass, const std::string& dtype, int64_t 
   } else {
     choice = library_choice(pass_named(pass), problem, channels_last, arguments, bias, device);
   }
+  const auto plan = [&](bool filtered) {
+    return OwnKernels(pass_named(pass), problem, device, limit, filtered).plan();
+  };
+  const cuda::Plan own = plan(choice.filtered);
   if (choice.engine == "cuda") choice.workspace_bytes = own.scratch_bytes;
   py::dict result = dict_of(choice);
   result["kernel"] = own.reason;
+  result["unfiltered"] = why_unfiltered(choice, plan(true));
   return result;
 }
 

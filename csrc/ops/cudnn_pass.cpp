@@ -14,6 +14,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "cpu/algorithm.h"
 #include "ops/cuda_stopwatch.h"
 #include "ops/cudnn_plan.h"
 #include "ops/library_pass.h"
@@ -27,6 +28,8 @@ namespace {
 
 constexpr size_t kMostDecisions = 1024;
 constexpr int64_t kMostElements = (int64_t(1) << 31) - 1;  // that cuDNN's kernels can index
+constexpr char kOwnName[] = "own kernels";
+constexpr char kFilteredName[] = "own kernels with minimal filtering";
 
 enum class Tune : int64_t { kHeuristic, kTimed };
 
@@ -36,6 +39,7 @@ struct Request {
   CudnnRules rules;
   Tune tune;
   int64_t limit_bytes;
+  bool filtering;  // minimal filtering takes part in the race
   int device;
 
   std::vector<int64_t> key() const {
@@ -50,6 +54,7 @@ struct Request {
                                 matmul_allows_tf32(),
                                 int64_t(tune),
                                 limit_bytes,
+                                filtering,
                                 device,
                                 g.batch,
                                 g.groups,
@@ -105,6 +110,7 @@ Request request_of(Pass pass, const Problem& problem, bool channels_last,
   request.tune = timed ? Tune::kTimed : Tune::kHeuristic;
   request.limit_bytes =
       arguments.cudnn_tune == "fastest" ? kUnboundedBytes : workspace_bytes(arguments.workspace);
+  request.filtering = timed && cpu::minimal_filtering();
   request.device = device;
   return request;
 }
@@ -223,13 +229,19 @@ Decision by_time(const Request& request, const PassCall& call, PackedOperands& p
   };
 
   // Without copies, so with all of the workspace.
-  const OwnKernels own(call.pass, call.problem, request.device,
-                       request.limit_bytes + packed.bytes());
-  const cuda::Plan own_plan = own.plan();
-  if (enter("own kernels", own_plan.scratch_bytes, [&] { own.run(); })) {
-    best = own_decision("");
-    best.choice.workspace_bytes = own_plan.scratch_bytes;
+  for (const bool filtered : {false, true}) {
+    const OwnKernels own(call.pass, call.problem, request.device,
+                         request.limit_bytes + packed.bytes(), filtered);
+    const cuda::Plan plan = own.plan();
+    if (filtered && !(request.filtering && plan.unfiltered.empty())) continue;
+    const char* name = filtered ? kFilteredName : kOwnName;
+    if (enter(name, plan.scratch_bytes, [&] { own.run(); })) {
+      best = own_decision("");
+      best.choice.workspace_bytes = plan.scratch_bytes;
+      best.choice.filtered = filtered;
+    }
   }
+  const size_t own_candidates = timings.size();
   int too_large = 0;
   CudnnSurvey survey;
   for (const bool adds_bias : {false, true}) {
@@ -250,10 +262,11 @@ Decision by_time(const Request& request, const PassCall& call, PackedOperands& p
     survey = survey_plans(problem, request.rules, this_device(), CudnnSearch::kAll, take);
   }
   std::ostringstream reason;
-  if (best.plan) {
-    reason << best.plan->name() << " was the fastest of " << timings.size();
-  } else if (timings.size() > 1) {
-    reason << "faster than " << timings.size() - 1 << " plans of cuDNN";
+  if (timings.size() > own_candidates) {
+    reason << (best.plan              ? best.plan->name()
+               : best.choice.filtered ? kFilteredName
+                                      : kOwnName)
+           << " was the fastest of " << timings.size();
   } else {
     reason << why_none(survey, too_large, request);
   }
@@ -304,7 +317,11 @@ bool run_by_library(const PassCall& call, int device) {
   // one captures, unless the thread says that it means no harm.
   const c10::cuda::CUDAStreamCaptureModeGuard harmless(cudaStreamCaptureModeRelaxed);
   const std::shared_ptr<const Decision> decision = decide(request, &call, &packed);
-  if (!decision->plan) return false;
+  if (!decision->plan) {
+    if (!decision->choice.filtered) return false;
+    OwnKernels(call.pass, call.problem, device, request.limit_bytes + packed.bytes(), true).run();
+    return true;
+  }
   if (is_capturing()) keep_forever(decision->plan);
   try {
     run_plan(*decision->plan, decision->adds_bias, call, packed);

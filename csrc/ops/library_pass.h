@@ -20,11 +20,12 @@ struct Choice {
   std::string engine;  // "cudnn", "aten", "cuda" (our own kernels), "undecided"
   std::string reason;
   int64_t workspace_bytes = 0;
+  bool filtered = false;        // by minimal filtering
   std::vector<Timing> timings;  // of all candidates, where they were timed
 };
 
 // Computes the pass on the current device and stream and returns true, or finds that the own
-// kernels are to do it.
+// kernels are to do it, without minimal filtering.
 bool run_by_library(const PassCall& call, int device);
 
 // What run_by_library would do for operands of these sizes that are packed in one order. Decides

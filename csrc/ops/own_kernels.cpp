@@ -8,6 +8,8 @@
 #include <map>
 #include <mutex>
 
+#include "cpu/algorithm.h"
+
 namespace mxd::ops {
 
 const cuda::Device& cuda_device(int index) {
@@ -34,10 +36,12 @@ bool matmul_allows_tf32() {
          at::Float32Precision::TF32;
 }
 
-OwnKernels::OwnKernels(Pass pass, const Problem& problem, int device_index, int64_t limit_bytes)
+OwnKernels::OwnKernels(Pass pass, const Problem& problem, int device_index, int64_t limit_bytes,
+                       bool filtered)
     : pass(pass), problem(problem), device(cuda_device(device_index)) {
   settings.allow_tf32 = matmul_allows_tf32();
   settings.workspace_bytes = limit_bytes;
+  settings.minimal_filtering = filtered || cpu::is_forced(cpu::Algorithm::kMinimalFilter);
 }
 
 void OwnKernels::run() const {

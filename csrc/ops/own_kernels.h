@@ -14,15 +14,16 @@ const cuda::Device& cuda_device(int index);
 // Whether torch allows TF32 in matrix products: torch.backends.cuda.matmul.
 bool matmul_allows_tf32();
 
-// A pass as the own kernels compute it on the current device. The operands' addresses matter to
-// run() only.
+// A pass as the own kernels compute it on the current device; `filtered` has them filter what they
+// can. The operands' addresses matter to run() only.
 struct OwnKernels {
   Pass pass;
   const Problem& problem;
   cuda::Device device;
   cuda::Settings settings;
 
-  OwnKernels(Pass pass, const Problem& problem, int device_index, int64_t limit_bytes);
+  OwnKernels(Pass pass, const Problem& problem, int device_index, int64_t limit_bytes,
+             bool filtered = false);
 
   cuda::Plan plan() const { return cuda::plan(pass, problem, device, settings); }
   void run() const;  // on the current stream
