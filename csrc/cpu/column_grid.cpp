@@ -22,7 +22,9 @@ constexpr int64_t kBusyRows = 4;
 
 std::vector<Range> pieces_of(const GridAxis& axis, bool exact) {
   double valid = 0;
-  std::vector<int64_t> cuts{0, axis.columns};
+  std::vector<int64_t> cuts;
+  cuts.reserve(2 * axis.shifts.size() + 2);
+  cuts.assign({0, axis.columns});
   for (size_t s = 0; s < axis.shifts.size(); ++s) {
     const Range range = axis.valid[s];
     valid += double(range.end - range.begin);
@@ -35,6 +37,7 @@ std::vector<Range> pieces_of(const GridAxis& axis, bool exact) {
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::vector<Range> pieces;
+  pieces.reserve(cuts.size());
   for (size_t c = 0; c + 1 < cuts.size(); ++c) pieces.push_back({cuts[c], cuts[c + 1]});
   return pieces;
 }
@@ -43,7 +46,12 @@ std::vector<Range> pieces_of(const GridAxis& axis, bool exact) {
 
 GridAxis::GridAxis(const std::vector<AxisTaps>& axis_phases, bool align_sources) {
   int64_t first_src = axis_phases.front().src_begin;
-  for (const AxisTaps& taps : axis_phases) first_src = std::min(first_src, taps.src_begin);
+  size_t taps_of_all = 0;
+  for (const AxisTaps& taps : axis_phases) {
+    first_src = std::min(first_src, taps.src_begin);
+    taps_of_all += size_t(taps.tap_count);
+  }
+  phases.reserve(axis_phases.size());
   for (const AxisTaps& taps : axis_phases) {
     src_step = taps.src_step;
     src_size = taps.src_size;
@@ -57,6 +65,7 @@ GridAxis::GridAxis(const std::vector<AxisTaps>& axis_phases, bool align_sources)
     const AxisTaps& taps = *phase.taps;
     return taps.src_begin - phase.first_column * taps.src_step + tap * taps.src_tap_step;
   };
+  shifts.reserve(taps_of_all);
   for (const GridPhase& phase : phases) {
     for (int64_t j = 0; j < phase.taps->tap_count; ++j) shifts.push_back(shift_of(phase, j));
   }
@@ -64,6 +73,7 @@ GridAxis::GridAxis(const std::vector<AxisTaps>& axis_phases, bool align_sources)
   shifts.erase(std::unique(shifts.begin(), shifts.end()), shifts.end());
   const bool falling = axis_phases.front().src_tap_step < 0;
   if (falling) std::reverse(shifts.begin(), shifts.end());
+  tap_shifts.reserve(taps_of_all);
   for (GridPhase& phase : phases) {
     phase.first_shift = int64_t(tap_shifts.size());
     for (int64_t j = 0; j < phase.taps->tap_count; ++j) {
@@ -74,6 +84,7 @@ GridAxis::GridAxis(const std::vector<AxisTaps>& axis_phases, bool align_sources)
       tap_shifts.push_back(int32_t(at - shifts.begin()));
     }
   }
+  valid.reserve(shifts.size());
   for (const int64_t shift : shifts) {
     AxisTaps one;
     one.src_begin = shift;
@@ -99,6 +110,7 @@ GridAxis::GridAxis(const std::vector<AxisTaps>& axis_phases, bool align_sources)
 
 ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
   int64_t rows = sum.dst_channels;
+  axis_.reserve(kAxes);
   for (int a = 0; a < kAxes; ++a) {
     // The outer axes first: a column more on the innermost one may cost a vector.
     const bool align = sum.lanes == Lanes::kPixels && sum.axes[a].size() > 1 && rows < kBusyRows;
@@ -112,6 +124,7 @@ ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
       inside_[a] = {std::max(inside_[a].begin, range.begin), std::min(inside_[a].end, range.end)};
     }
   }
+  offsets_.reserve(axis_[0].shifts.size() * axis_[1].shifts.size() * axis_[2].shifts.size());
   for (const int64_t s0 : axis_[0].shifts) {
     for (const int64_t s1 : axis_[1].shifts) {
       for (const int64_t s2 : axis_[2].shifts) {
@@ -130,6 +143,7 @@ ColumnGrid::ColumnGrid(const TapSum& sum, bool exact) : batch_(sum.batch) {
     // Vectors would reach across pieces, and nothing would be saved.
     for (int a = 0; a < kAxes; ++a) pieces[a] = {{0, axis_[size_t(a)].columns}};
   }
+  sections_.reserve(pieces[0].size() * pieces[1].size() * pieces[2].size());
   int64_t first = 0;
   for (const Range& r0 : pieces[0]) {
     for (const Range& r1 : pieces[1]) {

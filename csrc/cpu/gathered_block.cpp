@@ -4,6 +4,12 @@
 #include <cstring>
 
 namespace mxd::cpu {
+namespace {
+
+// Room for so many runs is asked for at once; more is found when it is needed.
+constexpr size_t kFewRuns = 64;
+
+}  // namespace
 
 GatheredBlock::GatheredBlock(const ColumnGrid& grid, const TensorView& src, int64_t begin,
                              const Panels& panels)
@@ -105,6 +111,7 @@ void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& c
                 size_t(panels_.width(last) * chunk.steps() * kernels.acc_bytes));
   }
   std::vector<ShiftedRun> runs;
+  runs.reserve(std::min(parts_.size() * size_t(chunk.shifts.end - chunk.shifts.begin), kFewRuns));
   for (size_t p = 0; p < parts_.size(); ++p) {
     const Part& part = parts_[p];
     const int64_t width = panels_.width(part.panel);

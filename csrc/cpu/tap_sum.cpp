@@ -28,12 +28,12 @@ class Worker {
         nonfinite_(nonfinite),
         sum_(plan.sum),
         kernels_(*plan.sum.kernels),
-        scratch_(new Scratch(plan.scratch_bytes)),
-        source_(scratch_->take<char>(plan.source_bytes)),
-        zero_(scratch_->take<char>(plan.zero_bytes)),
-        acc_(scratch_->take<char>(plan.acc_bytes + kAlignment)),
-        weights_(plan, plan.prepared ? nullptr : scratch_->take<char>(plan.weight_bytes)),
-        store_(plan, *scratch_) {
+        scratch_(plan.scratch_bytes),
+        source_(scratch_.take<char>(plan.source_bytes)),
+        zero_(scratch_.take<char>(plan.zero_bytes)),
+        acc_(scratch_.take<char>(plan.acc_bytes + kAlignment)),
+        weights_(plan, plan.prepared ? nullptr : scratch_.take<char>(plan.weight_bytes)),
+        store_(plan, scratch_) {
     std::memset(zero_, 0, size_t(plan.zero_bytes));
     const bool several_jobs = sum_.groups * plan.channel_blocks > 1;
     const bool all_at_once = plan.chunks.size() == 1 && plan.slice_bundles >= plan.bundles;
@@ -292,7 +292,7 @@ class Worker {
   std::atomic<bool>& nonfinite_;
   const TapSum& sum_;
   const Kernels& kernels_;
-  std::unique_ptr<Scratch> scratch_;
+  Scratch scratch_;
   char* source_;
   char* zero_;  // the source of columns that have none, behind source_
   char* acc_;

@@ -143,6 +143,7 @@ std::vector<BundleTap> WeightPanels::taps(const Bundle& bundle, Range shifts) co
     axis[a] = plan_.grid.axis(a).phases[size_t(bundle.group[a]->phases[0])].taps;
   }
   std::vector<BundleTap> taps;
+  taps.reserve(size_t(std::min(bundle.taps(), length(shifts))));
   int64_t place = 0;
   int64_t j[kAxes];
   for (j[0] = 0; j[0] < bundle.group[0]->taps; ++j[0]) {
