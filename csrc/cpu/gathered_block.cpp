@@ -6,7 +6,8 @@
 namespace mxd::cpu {
 namespace {
 
-// Room for so many runs is asked for at once; more is found when it is needed.
+// Room for so many is asked for at once; more is found when it is needed.
+constexpr size_t kFewParts = 8;
 constexpr size_t kFewRuns = 64;
 
 }  // namespace
@@ -19,6 +20,8 @@ GatheredBlock::GatheredBlock(const ColumnGrid& grid, const TensorView& src, int6
       std::upper_bound(sections.begin(), sections.end(), begin,
                        [](int64_t column, const Section& s) { return column < s.first; });
   --section;
+  runs_.reserve(kFewParts);
+  parts_.reserve(kFewParts);
   for (int64_t column = 0; column < panels.total(); column += runs_.back().length) {
     const int64_t at = begin + column;
     if (at >= section->first + section->columns) ++section;

@@ -227,15 +227,22 @@ void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int
   constexpr int64_t kLanes = Simd<Acc>::kLanes;
   // No hardware prefetcher follows a step to another part of memory.
   const int64_t ahead = (run_count < 8 ? 4 : 2) * k_stride;
-  bool vectors = true;
-  for (int64_t r = 0; r < run_count; ++r) vectors = vectors && runs[r].count == kLanes;
+  bool vectors = true, parts = true;  // all runs are whole vectors, or no more than one
+  for (int64_t r = 0; r < run_count; ++r) {
+    vectors = vectors && runs[r].count == kLanes;
+    parts = parts && runs[r].count <= kLanes;
+  }
   for (int64_t k = 0; k < steps; ++k) {
     for (const ShiftedRun* run = runs; vectors && run != runs + run_count; ++run) {
       const T* from = src + run->src;
       __builtin_prefetch(from + ahead);
       store<Acc>(dst + run->dst, load_lanes<kStride>(from, run->begin, run->end));
     }
-    for (const ShiftedRun* run = runs; !vectors && run != runs + run_count; ++run) {
+    for (const ShiftedRun* run = runs; parts && !vectors && run != runs + run_count; ++run) {
+      const auto lanes = load_lanes<kStride>(src + run->src, run->begin, run->end);
+      store_count<Acc>(dst + run->dst, lanes, run->count);
+    }
+    for (const ShiftedRun* run = runs; !parts && run != runs + run_count; ++run) {
       for (int64_t i = 0; i < run->count; i += kLanes) {
         const int64_t begin = run->begin < i            ? 0
                               : run->begin - i < kLanes ? run->begin - i
