@@ -60,6 +60,7 @@ void CellPanels::arrange(const EntrySet& set, bool as_cols, int64_t steps) {
   pieces_.clear();
   groups_.clear();
   offsets_.clear();
+  offsets_.reserve(size_t(set.count()));
   any_gaps_ = false;
   width_ = 0;
   for (int64_t first = 0; first < set.count(); first += band_) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "cpu/cell_panels.h"
@@ -14,16 +13,19 @@
 namespace mxd::cpu {
 namespace {
 
+// Room for the segments of so many rows is asked for at once; more is found when it is needed.
+constexpr int64_t kFewRows = 8;
+
 template <class Acc>
 class Worker {
  public:
   explicit Worker(const OuterPlan& plan)
       : plan_(plan),
         kernels_(plan.kernels),
-        scratch_(new Scratch(scratch_bytes(plan))),
-        data_(scratch_->template take<Acc>(plan.data_elements)),
-        out_(scratch_->template take<Acc>(plan.out_elements)),
-        corner_(scratch_->template take<Acc>(kernels_.max_rows * kernels_.cols)),
+        scratch_(scratch_bytes(plan)),
+        data_(scratch_.take<Acc>(plan.data_elements)),
+        out_(scratch_.take<Acc>(plan.out_elements)),
+        corner_(scratch_.take<Acc>(kernels_.max_rows * kernels_.cols)),
         data_panels_(kernels_, plan.problem.data, plan.data_axis),
         out_panels_(kernels_, plan.problem.out, plan.out_axis) {}
 
@@ -133,6 +135,8 @@ class Worker {
     int64_t shift[kAxes];
     for (int a = 0; a < kAxes; ++a) shift[a] = plan_.axis[a].reach * j[a];
     const int64_t length = (in[2].end - in[2].begin) * data.images();
+    const int64_t rows = (in[0].end - in[0].begin) * (in[1].end - in[1].begin);
+    meeting.segments.reserve(size_t(std::min(rows, kFewRows)));
     for (int64_t i0 = in[0].begin; i0 < in[0].end; ++i0) {
       for (int64_t i1 = in[1].begin; i1 < in[1].end; ++i1) {
         const int64_t data_k = data.step(i0, i1, in[2].begin);
@@ -253,7 +257,7 @@ class Worker {
 
   const OuterPlan& plan_;
   const Kernels& kernels_;
-  std::unique_ptr<Scratch> scratch_;
+  Scratch scratch_;
   Acc* data_;
   Acc* out_;
   Acc* corner_;
@@ -271,10 +275,9 @@ class WholeTileWorker {
   explicit WholeTileWorker(const OuterPlan& plan)
       : plan_(plan),
         worker_(plan),
-        scratch_(new Scratch((plan.splits > 1 ? 2 : 1) *
-                             align_up(plan.tile_elements * int64_t(sizeof(Acc))))),
-        total_(scratch_->template take<Acc>(plan.tile_elements)),
-        part_(plan.splits > 1 ? scratch_->template take<Acc>(plan.tile_elements) : nullptr) {}
+        scratch_((plan.splits > 1 ? 2 : 1) * align_up(plan.tile_elements * int64_t(sizeof(Acc)))),
+        total_(scratch_.take<Acc>(plan.tile_elements)),
+        part_(plan.splits > 1 ? scratch_.take<Acc>(plan.tile_elements) : nullptr) {}
 
   void operator()(int64_t tile) {
     worker_.sum_tile(tile, 0, total_);
@@ -288,7 +291,7 @@ class WholeTileWorker {
  private:
   const OuterPlan& plan_;
   Worker<Acc> worker_;
-  std::unique_ptr<Scratch> scratch_;
+  Scratch scratch_;
   Acc* total_;
   Acc* part_;
 };

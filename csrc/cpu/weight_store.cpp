@@ -49,6 +49,8 @@ class Storer {
     int64_t j[kAxes], phase[kAxes];
     const Range* steps = tile_.steps;
     const Range* phases = tile_.phases;
+    taps_.reserve(size_t(tile_.step_count() * (phases[0].end - phases[0].begin) *
+                         (phases[1].end - phases[1].begin)));
     for (j[0] = steps[0].begin; j[0] < steps[0].end; ++j[0]) {
       for (phase[0] = phases[0].begin; has_tap(0, phase, j); ++phase[0]) {
         for (j[1] = steps[1].begin; j[1] < steps[1].end; ++j[1]) {
@@ -95,10 +97,9 @@ class Storer {
   // Where the filters are contiguous: those of one tap, channel after channel.
   void store_filter_runs() {
     const bool whole = filter_step_ == 1;
-    std::vector<int64_t> offset;
-    for (int64_t f = 0; f < (whole ? 1 : filters_); ++f) offset.push_back(f * filter_step_);
+    for (int64_t f = 0; f < (whole ? 1 : filters_); ++f) offsets_.push_back(f * filter_step_);
     const int64_t length = whole ? filters_ : 1;
-    const Runs runs{offset.data(), filters_ / length, length, length};
+    const Runs runs{offsets_.data(), filters_ / length, length, length};
     for (const TapRun& run : taps_) {
       for (int64_t t = 0; t < run.length; ++t) {
         copy(runs, run.weight + t * weight_.tap[2], weight_.in_channel, run.sum + t * entry_step_,
@@ -111,7 +112,8 @@ class Storer {
   // channel after channel, along the lanes. Returns the first that is left.
   size_t store_tap_runs(size_t first) {
     const TapRun head = taps_[first];
-    std::vector<int64_t> offset;
+    offsets_.clear();
+    offsets_.reserve(taps_.size());
     size_t end = first;
     for (; end < taps_.size(); ++end) {
       const TapRun& run = taps_[end];
@@ -119,9 +121,9 @@ class Storer {
           run.weight != head.weight + int64_t(end - first) * head.length) {
         break;
       }
-      offset.push_back(run.sum);
+      offsets_.push_back(run.sum);
     }
-    const Runs runs{offset.data(), int64_t(offset.size()), head.length, head.length};
+    const Runs runs{offsets_.data(), int64_t(offsets_.size()), head.length, head.length};
     if (lanes_are_entries_) {
       for (int64_t c = 0; c < channels_; ++c) {
         copy(runs, head.weight + c * weight_.in_channel, weight_.out_channel, c * channel_step_,
@@ -148,6 +150,7 @@ class Storer {
   int64_t channels_, filters_;
   int64_t base_;
   std::vector<TapRun> taps_;
+  std::vector<int64_t> offsets_;  // among the accumulators, of the runs being stored
 };
 
 }  // namespace
