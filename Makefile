@@ -154,8 +154,8 @@ $(VENV)/.done-venv:
 	  || { echo "PYTHON=$(PYTHON) cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
 	  || { echo "PYTHON=$(PYTHON) has no Python.h to build with (Debian, Ubuntu: apt install python3-dev)" >&2; exit 1; }
-	@echo 'int main() { return __cplusplus < 201703L; }' | $(CXX_NAME) -std=c++17 -fsyntax-only -x c++ - 2>/dev/null \
-	  || { echo "$(CXX_NAME) does not compile C++17: install a compiler (Debian, Ubuntu: apt install g++) or name one with CXX=" >&2; exit 1; }
+	@echo 'int main() {}' | $(CXX_NAME) -std=c++20 -fsyntax-only -x c++ - 2>/dev/null \
+	  || { echo "$(CXX_NAME) does not compile C++20: install a compiler (Debian, Ubuntu: apt install g++) or name one with CXX=" >&2; exit 1; }
 	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
 	  echo "making $(VENV) from $(PYTHON), with its packages"; \
 	  $(PYTHON) -m venv --clear --system-site-packages $(VENV); \

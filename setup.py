@@ -103,7 +103,7 @@ class Build(BuildExtension):
         compiler = os.environ.get("CXX", "c++").split()[0]
         if shutil.which(compiler) is None:
             sys.exit(
-                "mxdeconv: a C++17 compiler must be installed for the build, or named with CXX= "
+                "mxdeconv: a C++20 compiler must be installed for the build, or named with CXX= "
                 f"(Debian, Ubuntu: apt install g++), got {compiler}, which is not there"
             )
         print(f"mxdeconv: building for torch {torch.__version__}: {what_is_built()}")
