@@ -104,11 +104,9 @@ const char* name_of(Lanes lanes) {
 // row or two.
 constexpr int64_t kDepthwiseProducts = 2;
 
-// Whether a depthwise layer runs along its channels: they must be contiguous on both sides.
+// Whether the channels of several groups can fill vectors: contiguous on both sides.
 bool channels_fill_lanes(const Problem& problem) {
-  const Geometry& g = problem.geometry;
-  return g.in_channels == 1 && g.out_channels == 1 && g.groups > 1 && problem.data.channel == 1 &&
-         problem.out.channel == 1;
+  return problem.geometry.groups > 1 && problem.data.channel == 1 && problem.out.channel == 1;
 }
 
 namespace {
@@ -117,12 +115,15 @@ namespace {
 Choice choose_depthwise(Pass pass, const Problem& problem) {
   const Geometry& g = problem.geometry;
   const char* unfiltered = "a group has too few channels";
+  const Lanes channels = pass == Pass::kDataGradient ? Lanes::kInChannels : Lanes::kOutChannels;
+  if (channels_fill_lanes(problem) && depthwise_fits(problem, pass, channels)) {
+    const bool single = g.in_channels == 1 && g.out_channels == 1;
+    return {Algorithm::kDepthwise, channels,
+            single ? "one channel a group; channels are contiguous and fill the vectors"
+                   : "channels are contiguous; those of several groups share a vector",
+            unfiltered};
+  }
   if (g.in_channels * g.out_channels <= kDepthwiseProducts) {
-    const Lanes channels = pass == Pass::kDataGradient ? Lanes::kInChannels : Lanes::kOutChannels;
-    if (channels_fill_lanes(problem) && depthwise_fits(problem, pass, channels)) {
-      return {Algorithm::kDepthwise, channels,
-              "one channel a group; channels are contiguous and fill the vectors", unfiltered};
-    }
     if (depthwise_fits(problem, pass, Lanes::kPixels)) {
       return {Algorithm::kDepthwise, Lanes::kPixels,
               "a group has one or two channels; vectors of pixels along each row", unfiltered};

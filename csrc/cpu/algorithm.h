@@ -12,7 +12,7 @@ enum class Algorithm {
   kInPlaceSum,     // the same sums where channels are contiguous on both sides: nothing is moved
   kTapOuter,       // per tap, an outer product of channels summed over pixels (weight gradient)
   kMinimalFilter,  // fewer products than a direct sum has, on transformed tiles
-  kDepthwise,      // one channel in, one out per group: direct, no packing
+  kDepthwise,      // few channels in and out of a group: direct, no packing
   kFill,           // no tap reaches any result
 };
 constexpr int kAlgorithms = 6;

@@ -6,7 +6,9 @@
 namespace mxd::cpu {
 
 bool depthwise_fits(const Problem& problem, Pass pass, Lanes lanes) {
-  return lanes == Lanes::kPixels ? rows_fit(problem, pass) : channels_fit(problem);
+  if (lanes == Lanes::kPixels) return rows_fit(problem, pass);
+  const Geometry& g = problem.geometry;
+  return g.in_channels * g.out_channels == 1 ? channels_fit(problem) : groups_fit(problem);
 }
 
 void run_depthwise(const TapSum& sum, const Resources& resources) {
@@ -16,6 +18,8 @@ void run_depthwise(const TapSum& sum, const Resources& resources) {
   }
   if (sum.lanes == Lanes::kPixels) {
     run_depthwise_rows(sum, resources);
+  } else if (sum.src_channels * sum.dst_channels > 1) {
+    run_depthwise_groups(sum, resources);
   } else {
     run_depthwise_channels(sum, resources);
   }
@@ -30,6 +34,8 @@ void run_depthwise_weight(const Problem& problem, Lanes lanes, const Resources& 
   }
   if (lanes == Lanes::kPixels) {
     run_depthwise_rows_weight(problem, sum, resources);
+  } else if (sum.src_channels * sum.dst_channels > 1) {
+    run_depthwise_groups_weight(problem, sum, resources);
   } else {
     run_depthwise_channels_weight(problem, sum, resources);
   }

@@ -2,7 +2,8 @@
 // upsampling): no panels; tensors stream through registers, contiguous vectors at a time.
 //
 //   rows      lanes along a row of results of one channel (depthwise_plan.h tells how);
-//   channels  lanes along channels that are contiguous, one channel a group.
+//   channels  lanes along channels that are contiguous, one channel a group;
+//   groups    lanes along the contiguous channels of several groups.
 //
 // Values that are not finite spread as in the direct sum, exactly.
 #pragma once

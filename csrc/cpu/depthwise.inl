@@ -3,8 +3,6 @@
 namespace {
 
 using mxd::cpu::DepthwiseKernels;
-using mxd::cpu::PixelRun;
-using mxd::cpu::PixelTerm;
 using mxd::cpu::RowExpansion;
 using mxd::cpu::RowOuter;
 using mxd::cpu::RowSum;
@@ -254,124 +252,28 @@ void row_outer(const RowOuter& outer) {
   }
 }
 
-// ---- pixels -------------------------------------------------------------------------------
+}  // namespace
 
-// kVectors vectors of channels from `c` on; the last holds `last` of them.
-template <int kVectors, class T>
-inline __attribute__((always_inline)) void sum_channels(const PixelRun& run, int64_t pixel,
-                                                        int64_t c, int64_t last) {
-  using Acc = typename AccOf<T>::Type;
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  const auto lanes = [last](int v) { return v < kVectors - 1 ? kLanes : last; };
-  Vec<Acc> acc[kVectors];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) acc[v] = Vec<Acc>{};
-  if (run.bias) {
-    const Acc* bias = static_cast<const Acc*>(run.bias) + c;
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) acc[v] = load_up_to(bias + v * kLanes, lanes(v));
-  }
-  const int64_t offset = pixel * run.src_step + c;
-#pragma GCC unroll 1
-  for (int64_t t = 0; t < run.term_count; ++t) {
-    const T* src = static_cast<const T*>(run.terms[t].src) + offset;
-    const Acc* weight = static_cast<const Acc*>(run.terms[t].weight) + c;
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      acc[v] += load_up_to(src + v * kLanes, lanes(v)) * load_up_to(weight + v * kLanes, lanes(v));
-    }
-  }
-  T* dst = static_cast<T*>(run.dst) + pixel * run.dst_step + c;
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) store_up_to(dst + v * kLanes, acc[v], lanes(v));
-}
+#include "cpu/depthwise_groups.inl"
+#include "cpu/depthwise_pixels.inl"
 
-template <class T>
-void pixel_sum(const PixelRun& run) {
-  constexpr int kLanes = Simd<typename AccOf<T>::Type>::kLanes;
-  for (int64_t pixel = 0; pixel < run.pixels; ++pixel) {
-    int64_t c = 0;
-    for (; c + 4 * kLanes <= run.channels; c += 4 * kLanes) {
-      sum_channels<4, T>(run, pixel, c, kLanes);
-    }
-    for (; c + kLanes < run.channels; c += 2 * kLanes) {
-      const int64_t last = run.channels - c - kLanes;
-      sum_channels<2, T>(run, pixel, c, last < kLanes ? last : kLanes);
-    }
-    if (c < run.channels) sum_channels<1, T>(run, pixel, c, run.channels - c);
-  }
-}
-
-// Products of kTerms terms with kVectors vectors of channels from `c` on, summed over the pixels in
-// registers. The last vector holds `last` channels.
-template <int kTerms, int kVectors, class T>
-inline __attribute__((always_inline)) void outer_channels(const PixelRun& run,
-                                                          const PixelTerm* terms, int64_t c,
-                                                          int64_t last) {
-  using Acc = typename AccOf<T>::Type;
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  const auto lanes = [last](int v) { return v < kVectors - 1 ? kLanes : last; };
-  Vec<Acc> acc[kTerms][kVectors];
-#pragma GCC unroll 4
-  for (int t = 0; t < kTerms; ++t) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) acc[t][v] = Vec<Acc>{};
-  }
-  for (int64_t pixel = 0; pixel < run.pixels; ++pixel) {
-    const T* grad = static_cast<const T*>(run.dst) + pixel * run.dst_step + c;
-    Vec<Acc> g[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) g[v] = load_up_to(grad + v * kLanes, lanes(v));
-#pragma GCC unroll 4
-    for (int t = 0; t < kTerms; ++t) {
-      const T* src = static_cast<const T*>(terms[t].src) + pixel * run.src_step + c;
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        acc[t][v] += g[v] * load_up_to(src + v * kLanes, lanes(v));
-      }
-    }
-  }
-#pragma GCC unroll 4
-  for (int t = 0; t < kTerms; ++t) {
-    Acc* weight = static_cast<Acc*>(terms[t].weight) + c;
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      Acc* at = weight + v * kLanes;
-      store_up_to(at, load_up_to(at, lanes(v)) + acc[t][v], lanes(v));
-    }
-  }
-}
-
-template <int kVectors, class T>
-inline __attribute__((always_inline)) void outer_all_terms(const PixelRun& run, int64_t c,
-                                                           int64_t last) {
-  int64_t t = 0;
-  for (; t + 4 <= run.term_count; t += 4) {
-    outer_channels<4, kVectors, T>(run, run.terms + t, c, last);
-  }
-  for (; t < run.term_count; ++t) outer_channels<1, kVectors, T>(run, run.terms + t, c, last);
-}
-
-template <class T>
-void pixel_outer(const PixelRun& run) {
-  constexpr int kLanes = Simd<typename AccOf<T>::Type>::kLanes;
-  constexpr int kVectors = kMaxRows >= 12 ? 4 : 2;  // times 4 terms: the accumulators
-  int64_t c = 0;
-  for (; c + kVectors * kLanes <= run.channels; c += kVectors * kLanes) {
-    outer_all_terms<kVectors, T>(run, c, kLanes);
-  }
-  for (; c + kLanes < run.channels; c += 2 * kLanes) {
-    const int64_t last = run.channels - c - kLanes;
-    outer_all_terms<2, T>(run, c, last < kLanes ? last : kLanes);
-  }
-  if (c < run.channels) outer_all_terms<1, T>(run, c, run.channels - c);
-}
+namespace {
 
 template <class T>
 constexpr DepthwiseKernels depthwise_kernels_of() {
   using Acc = typename AccOf<T>::Type;
-  return {expand<T>,    arrange<Acc>,   row_sum<T>,   row_sum<Acc>,  contract<Acc>,
-          row_outer<T>, row_outer<Acc>, pixel_sum<T>, pixel_outer<T>};
+  return {expand<T>,
+          arrange<Acc>,
+          row_sum<T>,
+          row_sum<Acc>,
+          contract<Acc>,
+          row_outer<T>,
+          row_outer<Acc>,
+          pixel_sum<T>,
+          pixel_spread<T>,
+          pixel_outer<T>,
+          kPicksLanes ? group_sum<T> : nullptr,
+          kPicksLanes ? group_outer<T> : nullptr};
 }
 
 }  // namespace

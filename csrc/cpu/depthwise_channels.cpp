@@ -5,6 +5,7 @@
 
 #include "cpu/depthwise_ways.h"
 #include "cpu/panels.h"
+#include "cpu/pixel_walk.h"
 #include "cpu/scratch.h"
 
 namespace mxd::cpu {
@@ -20,120 +21,6 @@ int64_t channels_of_chunk(const Kernels& kernels, int64_t channels, int64_t taps
   return std::min(channels, std::min(vectors, most) * kernels.vector);
 }
 
-// A source row that meets a row of results, and its weights.
-struct RowPair {
-  const char* src;
-  char* weight;
-};
-
-// Visits runs of result pixels with the terms that reach them. Weights lie as [tap][channel of the
-// chunk], in the accumulate type.
-class PixelWalk {
- public:
-  PixelWalk(const TapSum& sum, int64_t chunk, char* weights)
-      : sum_(sum), kernels_(*sum.kernels), chunk_(chunk), weights_(weights) {
-    for (const AxisTaps& taps : sum.axes[2]) {
-      const Range first = valid_results(taps, 0, {0, taps.dst_count});
-      inner_.push_back(valid_results(taps, taps.tap_count - 1, first));
-    }
-  }
-
-  static int64_t rows(const TapSum& sum) { return sum.batch * sum.dst_size[0] * sum.dst_size[1]; }
-
-  // visit(run): the pixels of a result row, by those that share their taps; run.dst is not set, but
-  // the offset of the first is visit's second argument.
-  template <class Visit>
-  void for_each_run(int64_t row, int64_t channel, const Visit& visit) {
-    const int64_t o1 = row % sum_.dst_size[1];
-    const int64_t o0 = row / sum_.dst_size[1] % sum_.dst_size[0];
-    const int64_t n = row / sum_.dst_size[1] / sum_.dst_size[0];
-    if (!find_rows(n, channel, o0, o1)) return;
-    const int64_t dst = n * sum_.dst.batch + channel * sum_.dst.channel + o0 * sum_.dst.axis[0] +
-                        o1 * sum_.dst.axis[1];
-    for (size_t p = 0; p < sum_.axes[2].size(); ++p) {
-      const AxisTaps& a2 = sum_.axes[2][p];
-      for (int64_t q = 0; q < a2.dst_count;) {
-        const bool inside = q >= inner_[p].begin && q < inner_[p].end;
-        make_terms(a2, q, inside ? Range{0, a2.tap_count} : valid_taps(a2, q));
-        PixelRun run{};
-        run.dst_step = a2.dst_step * sum_.dst.axis[2];
-        run.terms = terms_.data();
-        run.term_count = int64_t(terms_.size());
-        run.src_step = a2.src_step * sum_.src.axis[2];
-        run.pixels = inside ? inner_[p].end - q : 1;
-        run.channels = std::min(chunk_, sum_.groups - channel);
-        visit(run, dst + (a2.dst_begin + q * a2.dst_step) * sum_.dst.axis[2]);
-        q += run.pixels;
-      }
-    }
-  }
-
- private:
-  // A result on an axis: its phase, its place there, and the taps that reach it.
-  struct Found {
-    const AxisTaps* phase;
-    int64_t result;
-    Range taps;
-  };
-  static Found find(const std::vector<AxisTaps>& phases, int64_t result) {
-    const int64_t step = phases.front().dst_step;
-    const auto phase = std::lower_bound(
-        phases.begin(), phases.end(), result % step,
-        [](const AxisTaps& taps, int64_t residue) { return taps.dst_begin < residue; });
-    if (phase == phases.end() || phase->dst_begin != result % step) return {nullptr, 0, {}};
-    return {&*phase, result / step, valid_taps(*phase, result / step)};
-  }
-
-  // False where no phase covers the row.
-  bool find_rows(int64_t n, int64_t channel, int64_t o0, int64_t o1) {
-    const Found f0 = find(sum_.axes[0], o0);
-    const Found f1 = find(sum_.axes[1], o1);
-    if (!f0.phase || !f1.phase) return false;
-    row_pairs_.clear();
-    for (int64_t j0 = f0.taps.begin; j0 < f0.taps.end; ++j0) {
-      for (int64_t j1 = f1.taps.begin; j1 < f1.taps.end; ++j1) {
-        const auto [i0, t0] = place(f0, j0);
-        const auto [i1, t1] = place(f1, j1);
-        const int64_t src = n * sum_.src.batch + channel * sum_.src.channel +
-                            i0 * sum_.src.axis[0] + i1 * sum_.src.axis[1];
-        const int64_t row = (t0 - sum_.first_tap[0]) * sum_.kernel[1] + t1 - sum_.first_tap[1];
-        const int64_t weight = (row * sum_.kernel[2] - sum_.first_tap[2]) * chunk_;
-        row_pairs_.push_back({static_cast<const char*>(sum_.src.data) + src * kernels_.elem_bytes,
-                              weights_ + weight * kernels_.acc_bytes});
-      }
-    }
-    return true;
-  }
-  struct Place {
-    int64_t src, tap;
-  };
-  static Place place(const Found& f, int64_t j) {
-    return {f.phase->src_begin + f.result * f.phase->src_step + j * f.phase->src_tap_step,
-            f.phase->tap_begin + j * f.phase->tap_step};
-  }
-
-  void make_terms(const AxisTaps& a2, int64_t q, Range taps) {
-    terms_.clear();
-    const int64_t src_step = sum_.src.axis[2] * kernels_.elem_bytes;
-    const int64_t weight_step = chunk_ * kernels_.acc_bytes;
-    for (const RowPair& row : row_pairs_) {
-      for (int64_t j = taps.begin; j < taps.end; ++j) {
-        terms_.push_back(
-            {row.src + (a2.src_begin + q * a2.src_step + j * a2.src_tap_step) * src_step,
-             row.weight + (a2.tap_begin + j * a2.tap_step) * weight_step});
-      }
-    }
-  }
-
-  const TapSum& sum_;
-  const Kernels& kernels_;
-  int64_t chunk_;
-  char* weights_;
-  std::vector<Range> inner_;  // of each phase of axis 2: the results that every tap reaches
-  std::vector<RowPair> row_pairs_;
-  std::vector<PixelTerm> terms_;
-};
-
 // A chunk of channels and its weights.
 class ChunkWorker {
  public:
@@ -145,7 +32,7 @@ class ChunkWorker {
                              align_up(chunk * kernels_.acc_bytes))),
         weights_(scratch_->take<char>(sum.taps() * chunk * kernels_.acc_bytes)),
         bias_(scratch_->take<char>(chunk * kernels_.acc_bytes)),
-        walk_(sum, chunk, weights_) {}
+        walk_(sum, chunk * kernels_.acc_bytes, weights_) {}
 
   // Forward pass and data gradient: rows [begin, end) of the channels from `channel` on.
   void sum_rows(int64_t channel, Range rows) {
@@ -153,10 +40,16 @@ class ChunkWorker {
     if (channel != loaded_) load(channel, count);
     loaded_ = channel;
     for (int64_t row = rows.begin; row < rows.end; ++row) {
-      walk_.for_each_run(row, channel, [&](PixelRun& run, int64_t offset) {
-        run.dst = static_cast<char*>(sum_.dst.data) + offset * kernels_.elem_bytes;
-        run.bias = sum_.bias.data ? bias_ : nullptr;
-        kernels_.depthwise.pixel_sum(run);
+      if (walk_.spreads()) {
+        walk_.for_each_spread(row, channel, [&](const PixelSpan& span, int64_t offset) {
+          PixelRun run = run_of(span, offset, count);
+          run.weight_step = chunk_;
+          kernels_.depthwise.pixel_spread(run);
+        });
+        continue;
+      }
+      walk_.for_each_run(row, channel, [&](const PixelSpan& span, int64_t offset) {
+        kernels_.depthwise.pixel_sum(run_of(span, offset, count));
       });
     }
   }
@@ -166,9 +59,8 @@ class ChunkWorker {
     const int64_t count = std::min(chunk_, sum_.groups - channel);
     std::memset(weights_, 0, size_t(sum_.taps() * chunk_ * kernels_.acc_bytes));
     for (int64_t row = 0; row < PixelWalk::rows(sum_); ++row) {
-      walk_.for_each_run(row, channel, [&](PixelRun& run, int64_t offset) {
-        run.dst = static_cast<char*>(sum_.dst.data) + offset * kernels_.elem_bytes;
-        kernels_.depthwise.pixel_outer(run);
+      walk_.for_each_run(row, channel, [&](const PixelSpan& span, int64_t offset) {
+        kernels_.depthwise.pixel_outer(run_of(span, offset, count));
       });
     }
     for_each_kernel_row([&](int64_t t0, int64_t t1, char* row) {
@@ -181,6 +73,18 @@ class ChunkWorker {
   }
 
  private:
+  PixelRun run_of(const PixelSpan& span, int64_t offset, int64_t channels) const {
+    return {static_cast<char*>(sum_.dst.data) + offset * kernels_.elem_bytes,
+            span.dst_step,
+            span.terms,
+            span.term_count,
+            span.src_step,
+            span.pixels,
+            channels,
+            sum_.bias.data ? bias_ : nullptr,
+            0};
+  }
+
   void load(int64_t channel, int64_t count) {
     for_each_kernel_row([&](int64_t t0, int64_t t1, char* row) {
       const int64_t offset =

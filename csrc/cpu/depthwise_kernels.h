@@ -68,6 +68,8 @@ struct PixelTerm {
   void* weight;     // of the accumulate type, for all pixels
 };
 
+constexpr int64_t kSpreadTerms = 8;
+
 // Evenly spaced pixels that share their taps.
 struct PixelRun {
   void* dst;
@@ -77,7 +79,22 @@ struct PixelRun {
   int64_t src_step;
   int64_t pixels;
   int64_t channels;
-  const void* bias;  // of each channel, or null
+  const void* bias;         // of each channel, or null
+  int64_t weight_step = 0;  // from pixel to pixel, for pixel_spread
+};
+
+// Evenly spaced pixels that share their taps, of groups of few channels: the results of `side`
+// groups lie next to each other in a vector, set by set of so many groups.
+struct GroupRun {
+  void* dst;
+  int64_t dst_step;  // from pixel to pixel
+  const PixelTerm* terms;
+  int64_t term_count;
+  int64_t src_step;
+  int64_t pixels;
+  int64_t groups, side;
+  int64_t src_channels, dst_channels;  // of a group; times `side` they fit a vector
+  const void* bias;                    // of each result channel, or null
 };
 
 struct DepthwiseKernels {
@@ -101,8 +118,23 @@ struct DepthwiseKernels {
   // dst[c] = bias[c] + sum over terms of src[c] * weight[c], for every pixel and channel.
   void (*pixel_sum)(const PixelRun& run);
 
+  // The same for pixels that share their source, not their weights: these are weight_step apart.
+  // At most kSpreadTerms terms.
+  void (*pixel_spread)(const PixelRun& run);
+
   // weight[c] += sum over pixels of src[c] * dst[c], for every term and channel.
   void (*pixel_outer)(const PixelRun& run);
+
+  // With channel c = (set * side + s) * dst_channels + f of dst, or k of src_channels:
+  //     dst[c(s, f)] = bias[c] + sum over terms and k of
+  //                    src[c(s, k)] * weight[(set * src_channels + k) * vector + s * dst_channels +
+  //                    f].
+  // Null where lanes cannot be picked by a vector of places.
+  void (*group_sum)(const GroupRun& run);
+
+  // weight[(set * dst_channels + f) * vector + s * src_channels + k] += sum over pixels of
+  //     src[c(s, k)] * dst[c(s, f)], for every term; the other lanes are undefined.
+  void (*group_outer)(const GroupRun& run);
 };
 
 }  // namespace mxd::cpu

@@ -1,4 +1,4 @@
-// The two ways of depthwise.h.
+// The ways of depthwise.h.
 #pragma once
 
 #include "cpu/tap_sum.h"
@@ -15,5 +15,11 @@ bool channels_fit(const Problem& problem);
 void run_depthwise_channels(const TapSum& sum, const Resources& resources);
 void run_depthwise_channels_weight(const Problem& problem, const TapSum& sum,
                                    const Resources& resources);
+
+// Lanes along the channels of several groups: contiguous in source and result.
+bool groups_fit(const Problem& problem);
+void run_depthwise_groups(const TapSum& sum, const Resources& resources);
+void run_depthwise_groups_weight(const Problem& problem, const TapSum& sum,
+                                 const Resources& resources);
 
 }  // namespace mxd::cpu

@@ -232,7 +232,7 @@ MXD_TEST(depthwise_pixels, "pixel_sum and pixel_outer: terms, every tail, exact 
   for_each_table([&](const cpu::Kernels& kernels, DType dtype, DType acc, const std::string& name) {
     for (int64_t channels = 1; channels <= 7 * kernels.vector + 1; channels += draw(random, 1, 3)) {
       const int64_t term_count = draw(random, 0, 9);
-      const int64_t pixels = draw(random, 1, 3);
+      const int64_t pixels = draw(random, 1, 9);
       const int64_t step = channels + draw(random, 0, 3);
       const int64_t span = (pixels - 1) * step + channels;
       std::vector<Elements> src, weight;
@@ -272,6 +272,124 @@ MXD_TEST(depthwise_pixels, "pixel_sum and pixel_outer: terms, every tail, exact 
       }
       MXD_CHECK(right, "pixels of " + name + ": " + std::to_string(channels) + " channels, " +
                            std::to_string(term_count) + " terms");
+    }
+  });
+}
+
+MXD_TEST(depthwise_spread, "pixel_spread: one source, every tail, exact memory") {
+  Random random(options().seed);
+  for_each_table([&](const cpu::Kernels& kernels, DType dtype, DType acc, const std::string& name) {
+    for (int64_t channels = 1; channels <= 3 * kernels.vector + 1; ++channels) {
+      const int64_t term_count = draw(random, 0, cpu::kSpreadTerms);
+      const int64_t pixels = draw(random, 1, 9);
+      const int64_t step = channels + draw(random, 0, 3);
+      const int64_t span = (pixels - 1) * step + channels;
+      std::vector<Elements> src, weight;
+      std::vector<cpu::PixelTerm> terms;
+      for (int64_t t = 0; t < term_count; ++t) {
+        src.push_back(Elements::random(dtype, channels, random));
+        weight.push_back(Elements::random(acc, span, random));
+      }
+      for (int64_t t = 0; t < term_count; ++t) {
+        terms.push_back({src[size_t(t)].data(), weight[size_t(t)].data()});
+      }
+      Elements bias = Elements::random(acc, channels, random);
+      Elements dst = Elements::random(dtype, span, random);
+      const Elements before = dst;
+      const bool biased = draw(random, 0, 1) == 1;
+      cpu::PixelRun run{dst.data(), step,   terms.data(), term_count,
+                        0,          pixels, channels,     biased ? bias.data() : nullptr,
+                        step};
+      kernels.depthwise.pixel_spread(run);
+      bool right = true;
+      for (int64_t i = 0; i < span; ++i) {
+        const int64_t c = i % step;
+        Elements expected(dtype, 1);
+        double value = biased && c < channels ? bias[c] : 0.0;
+        for (size_t t = 0; c < channels && t < src.size(); ++t) value += src[t][c] * weight[t][i];
+        expected.set(0, c < channels ? value : before[i]);
+        right = right && dst[i] == expected[0];
+      }
+      MXD_CHECK(right, "spread of " + name + ": " + std::to_string(channels) + " channels, " +
+                           std::to_string(term_count) + " terms");
+    }
+  });
+}
+
+MXD_TEST(depthwise_groups, "group_sum and group_outer: sizes of groups, tails, exact memory") {
+  Random random(options().seed);
+  for_each_table([&](const cpu::Kernels& kernels, DType dtype, DType acc, const std::string& name) {
+    if (!kernels.depthwise.group_sum) return;
+    const int64_t vector = kernels.vector;
+    for (int64_t from = 1; from <= vector / 2; ++from) {
+      for (int64_t to = 1; to <= vector / 2; ++to) {
+        const int64_t side = vector / std::max(from, to);
+        const int64_t groups = draw(random, 1, 2 * side + 1);
+        const int64_t sets = (groups + side - 1) / side;
+        const int64_t term_count = draw(random, 0, 5), pixels = draw(random, 1, 17);
+        const int64_t src_step = groups * from + draw(random, 0, 2);
+        const int64_t dst_step = groups * to + draw(random, 0, 2);
+        std::vector<Elements> src, weight, sums;
+        std::vector<cpu::PixelTerm> terms, outer_terms;
+        for (int64_t t = 0; t < term_count; ++t) {
+          src.push_back(Elements::random(dtype, (pixels - 1) * src_step + groups * from, random));
+          weight.push_back(Elements::random(acc, sets * from * vector, random));
+          sums.push_back(Elements::random(acc, sets * to * vector, random));
+        }
+        const std::vector<Elements> before = sums;
+        for (size_t t = 0; t < src.size(); ++t) {
+          terms.push_back({src[t].data(), weight[t].data()});
+          outer_terms.push_back({src[t].data(), sums[t].data()});
+        }
+        Elements bias = Elements::random(acc, groups * to, random);
+        Elements dst = Elements::random(dtype, (pixels - 1) * dst_step + groups * to, random);
+        const Elements grad = dst;
+        const bool biased = draw(random, 0, 1) == 1;
+        cpu::GroupRun run{dst.data(),
+                          dst_step,
+                          outer_terms.data(),
+                          term_count,
+                          src_step,
+                          pixels,
+                          groups,
+                          side,
+                          from,
+                          to,
+                          biased ? bias.data() : nullptr};
+        kernels.depthwise.group_outer(run);
+        run.terms = terms.data();
+        kernels.depthwise.group_sum(run);
+        bool right = true;
+        for (int64_t i = 0; i < dst.count(); ++i) {
+          const int64_t p = i / dst_step, c = i % dst_step, g = c / to;
+          Elements expected(dtype, 1);
+          double value = biased && c < groups * to ? bias[c] : 0.0;
+          for (size_t t = 0; c < groups * to && t < src.size(); ++t) {
+            for (int64_t k = 0; k < from; ++k) {
+              value += src[t][p * src_step + g * from + k] *
+                       weight[t][(g / side * from + k) * vector + g % side * to + c % to];
+            }
+          }
+          expected.set(0, c < groups * to ? value : grad[i]);
+          right = right && dst[i] == expected[0];
+        }
+        for (size_t t = 0; t < src.size(); ++t) {
+          for (int64_t g = 0; g < groups; ++g) {
+            for (int64_t f = 0; f < to; ++f) {
+              for (int64_t k = 0; k < from; ++k) {
+                const int64_t at = (g / side * to + f) * vector + g % side * from + k;
+                double value = before[t][at];
+                for (int64_t p = 0; p < pixels; ++p) {
+                  value += src[t][p * src_step + g * from + k] * grad[p * dst_step + g * to + f];
+                }
+                right = right && sums[t][at] == value;
+              }
+            }
+          }
+        }
+        MXD_CHECK(right, "groups of " + name + ": " + std::to_string(from) + " to " +
+                             std::to_string(to) + ", " + std::to_string(groups) + " of them");
+      }
     }
   });
 }
