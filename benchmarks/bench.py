@@ -65,6 +65,11 @@ class Result:
     temporaries: int | None  # bytes at the peak of a call, beyond operands and result
 
 
+def in_format(tensor: torch.Tensor, form: torch.memory_format) -> torch.Tensor:
+    """A copy whose strides say so even if it has one channel, as the strides of a result do."""
+    return torch.empty_like(tensor, memory_format=form).copy_(tensor)
+
+
 class Tensors:
     """The operands of a layer and torch's view of its arguments."""
 
@@ -73,9 +78,9 @@ class Tensors:
         self.data, self.weight, self.out_grad = values.data, values.weight, values.out_grad
         if channels_last and problem.rank > 1:
             form = torch.channels_last if problem.rank == 2 else torch.channels_last_3d
-            self.data = self.data.contiguous(memory_format=form)
-            self.out_grad = self.out_grad.contiguous(memory_format=form)
-            self.weight = self.weight.contiguous(memory_format=form)
+            self.data, self.out_grad, self.weight = (
+                in_format(tensor, form) for tensor in (self.data, self.out_grad, self.weight)
+            )
         self.data_leaf = self.data.detach().requires_grad_()
         self.weight_leaf = self.weight.detach().requires_grad_()
 
