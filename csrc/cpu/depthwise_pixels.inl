@@ -4,6 +4,7 @@
 namespace {
 
 using mxd::cpu::PixelRun;
+using mxd::cpu::PixelTerm;
 
 // kVectors vectors of channels from `c` on, of kPixels pixels from `pixel` on; the last vector
 // holds `last` channels.
@@ -23,16 +24,18 @@ inline __attribute__((always_inline)) void sum_channels(const PixelRun& run, int
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) acc[p][v] = start;
   }
-  constexpr int64_t kAhead = 16;  // terms: the rows of a long kernel lie far apart
+  constexpr int64_t kAhead = 16;                     // terms
+  const bool fetches = run.term_count > 4 * kAhead;  // the rows of a long kernel lie far apart
   const int64_t offset = pixel * run.src_step + c;
 #pragma GCC unroll 1
   for (int64_t t = 0; t < run.term_count; ++t) {
     const T* src = static_cast<const T*>(run.terms[t].src) + offset;
     const Acc* weight = static_cast<const Acc*>(run.terms[t].weight) + c;
-    const T* ahead =
-        static_cast<const T*>(run.terms[t + kAhead < run.term_count ? t + kAhead : t].src) + offset;
+    if (fetches && t + kAhead < run.term_count) {
+      const T* ahead = static_cast<const T*>(run.terms[t + kAhead].src) + offset;
 #pragma GCC unroll 8
-    for (int p = 0; p < kPixels; ++p) __builtin_prefetch(ahead + p * run.src_step);
+      for (int p = 0; p < kPixels; ++p) __builtin_prefetch(ahead + p * run.src_step);
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       const Vec<Acc> w = load_up_to(weight + v * kLanes, lanes(v));
