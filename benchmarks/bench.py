@@ -154,11 +154,25 @@ def mxnets(problem: Problem, t: Tensors) -> dict[str, Call]:
     return {"fwd": wait, "fwd+bwd": train}
 
 
+def that_work(calls: dict[str, Call], what: str) -> dict[str, Call]:
+    """The calls without those of other backends that fail, which are named."""
+    working = {}
+    for name, call in calls.items():
+        try:
+            call()  # first call: caches, primitives, page faults
+        except Exception as error:
+            if name == "mxdeconv":
+                raise
+            print(f"{what}: {name} fails ({str(error).splitlines()[0]})")
+        else:
+            working[name] = call
+    return working
+
+
 def measure(calls: dict[str, Call], rounds: int, least: float, clock: Callable[[], float]) -> dict:
     """{backend: seconds per call, one entry per round}, the backends taking turns."""
     repeats = {}
     for name, call in calls.items():
-        call()  # first call: caches, primitives, page faults
         start = clock()
         call()
         repeats[name] = max(1, math.ceil(least / max(clock() - start, 1e-7)))
@@ -196,6 +210,7 @@ def run(
             backends["mxnet"] = mxnets(problem, tensors)
         for pass_name in args.passes:
             calls = {name: b[pass_name] for name, b in backends.items() if pass_name in b}
+            calls = that_work(calls, f"{layer.name:16} {pass_name}")
             work = 2 * problem.products * (3 if pass_name == "fwd+bwd" else 1)
             sizes = (problem.data_shape, problem.weight_shape, problem.out_shape)
             moved = sum(map(prod, sizes)) * dtype.itemsize * (3 if pass_name == "fwd+bwd" else 1)
@@ -318,7 +333,15 @@ def main() -> int:
     )
     results: list[Result] = []
     line: list[Result] = []
+    about = {
+        **{"machine": machine, "isa": mxdeconv.build_info()["cpu_isa"]},
+        **{"version": mxdeconv.__version__, "torch": torch.__version__},
+        **{"peak": peak, "copy": copy, "command": command},
+    }
     for result in run(args, layers, peak, copy, temporaries):
+        if args.json:
+            with open(args.json, "a") as file:
+                file.write(json.dumps({**about, **asdict(result)}) + "\n")
         if line and (line[-1].layer, line[-1].pass_name) != (result.layer, result.pass_name):
             show(line)
             line = []
@@ -327,16 +350,6 @@ def main() -> int:
     show(line)
     summarise(results)
     list_memory_above(results)
-    if args.json:
-        with open(args.json, "a") as file:
-            for result in results:
-                row = {
-                    **{"machine": machine, "isa": mxdeconv.build_info()["cpu_isa"]},
-                    **{"version": mxdeconv.__version__, "torch": torch.__version__},
-                    **{"peak": peak, "copy": copy},
-                    **{"command": command, **asdict(result)},
-                }
-                file.write(json.dumps(row) + "\n")
     return 0
 
 
