@@ -44,12 +44,8 @@ class PixelWalk {
   // of some groups on; dst is the offset of the first result.
   template <class Visit>
   void for_each_run(int64_t row, int64_t group, const Visit& visit) {
-    const int64_t o1 = row % sum_.dst_size[1];
-    const int64_t o0 = row / sum_.dst_size[1] % sum_.dst_size[0];
-    const int64_t n = row / sum_.dst_size[1] / sum_.dst_size[0];
-    if (!find_rows(n, group, o0, o1)) return;
-    const int64_t dst = n * sum_.dst.batch + group * sum_.dst_channels * sum_.dst.channel +
-                        o0 * sum_.dst.axis[0] + o1 * sum_.dst.axis[1];
+    const int64_t dst = start_row(row, group);
+    if (dst < 0) return;
     for (size_t p = 0; p < sum_.axes[2].size(); ++p) {
       const AxisTaps& a2 = sum_.axes[2][p];
       for (int64_t q = 0; q < a2.dst_count;) {
@@ -71,12 +67,8 @@ class PixelWalk {
   // begin at the weights of the first.
   template <class Visit>
   void for_each_spread(int64_t row, int64_t group, const Visit& visit) {
-    const int64_t o1 = row % sum_.dst_size[1];
-    const int64_t o0 = row / sum_.dst_size[1] % sum_.dst_size[0];
-    const int64_t n = row / sum_.dst_size[1] / sum_.dst_size[0];
-    if (!find_rows(n, group, o0, o1)) return;
-    const int64_t dst = n * sum_.dst.batch + group * sum_.dst_channels * sum_.dst.channel +
-                        o0 * sum_.dst.axis[0] + o1 * sum_.dst.axis[1];
+    const int64_t dst = start_row(row, group);
+    if (dst < 0) return;
     const int64_t stride = sum_.axes[2].front().dst_step;
     for (int64_t i = first_source_; i * stride + origin_ < sum_.dst_size[2]; ++i) {
       for (const Bundle& bundle : bundles_) {
@@ -161,11 +153,14 @@ class PixelWalk {
     return {&*phase, result / step, valid_taps(*phase, result / step)};
   }
 
-  // False where no phase covers the row.
-  bool find_rows(int64_t n, int64_t group, int64_t o0, int64_t o1) {
+  // Finds the sources of a row of results, and its offset: negative where no phase covers it.
+  int64_t start_row(int64_t row, int64_t group) {
+    const int64_t o1 = row % sum_.dst_size[1];
+    const int64_t o0 = row / sum_.dst_size[1] % sum_.dst_size[0];
+    const int64_t n = row / sum_.dst_size[1] / sum_.dst_size[0];
     const Found f0 = find(sum_.axes[0], o0);
     const Found f1 = find(sum_.axes[1], o1);
-    if (!f0.phase || !f1.phase) return false;
+    if (!f0.phase || !f1.phase) return -1;
     row_pairs_.clear();
     for (int64_t j0 = f0.taps.begin; j0 < f0.taps.end; ++j0) {
       for (int64_t j1 = f1.taps.begin; j1 < f1.taps.end; ++j1) {
@@ -179,7 +174,8 @@ class PixelWalk {
             {static_cast<const char*>(sum_.src.data) + src * elem_bytes_, weights_ + weight});
       }
     }
-    return true;
+    return n * sum_.dst.batch + group * sum_.dst_channels * sum_.dst.channel +
+           o0 * sum_.dst.axis[0] + o1 * sum_.dst.axis[1];
   }
   struct Place {
     int64_t src, tap;
