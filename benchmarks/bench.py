@@ -163,7 +163,8 @@ def that_work(calls: dict[str, Call], what: str) -> dict[str, Call]:
         except Exception as error:
             if name == "mxdeconv":
                 raise
-            print(f"{what}: {name} fails ({str(error).splitlines()[0]})")
+            reason = str(error).partition("\n")[0]  # which may be empty
+            print(f"{what}: {name} fails ({reason})")
         else:
             working[name] = call
     return working
