@@ -34,13 +34,15 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "mxdeconv/_version.py").re
 
 # Extra flags of each instruction set of the CPU kernels. Only csrc/cpu/isa is compiled with them:
 # nothing else may contain an instruction that the CPU at hand might not have.
+AVX512 = [
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"),
+    "-mprefer-vector-width=512",
+    "-Wno-maybe-uninitialized",  # false alarm inside GCC's own AVX-512 headers
+]
 X86_ISAS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512": [
-        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"),
-        "-mprefer-vector-width=512",
-        "-Wno-maybe-uninitialized",  # false alarm inside GCC's own AVX-512 headers
-    ],
+    "avx512": AVX512,
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
 }
 IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 ISAS = X86_ISAS if IS_X86 else {}

@@ -16,6 +16,7 @@ FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mprefer-vector-width=512"],
+    "avx512_bf16": ["-mavx512f", "-mavx512bf16", "-mprefer-vector-width=512"],
 }
 
 
@@ -33,7 +34,8 @@ def describe() -> str:
 def fma_peak(isa: str, dtype: str, threads: int) -> float | None:
     """Flop/s of independent multiply-adds in registers, times threads; None without a compiler.
 
-    16-bit types are held against float32, in which they accumulate.
+    16-bit types are held against float32, in which they accumulate, or bfloat16 against its own
+    products, where the instruction set has them.
     """
     compiler = shutil.which("cc")
     if compiler is None:
@@ -44,7 +46,10 @@ def fma_peak(isa: str, dtype: str, threads: int) -> float | None:
         command = [compiler, "-O3", "-ffp-contract=fast", "-shared", "-fPIC", *FLAGS[isa]]
         subprocess.run([*command, str(source), "-o", str(library)], check=True)
         loaded = ctypes.CDLL(str(library))
-        function = loaded.peak_double if dtype == "float64" else loaded.peak_float
+        if dtype == "bfloat16" and isa == "avx512_bf16":
+            function = loaded.peak_bfloat16
+        else:
+            function = loaded.peak_double if dtype == "float64" else loaded.peak_float
         function.restype = ctypes.c_double
         function.argtypes = [ctypes.c_long]
         best = 0.0

@@ -22,7 +22,7 @@ class PassPlan:
 
     algorithm: str  # "tap_sum", "in_place_sum", "tap_outer", "minimal_filter", "depthwise", "fill"
     lanes: str  # what lies along the vector lanes: "pixels", "in_channels", "out_channels"
-    isa: str  # "baseline", "avx2", "avx512"
+    isa: str  # "baseline", "avx2", "avx512", "avx512_bf16"
     tile: tuple[int, int]  # register tile, rows x columns
     reason: str
     unfiltered: str  # why minimal filtering is not used; empty if it is

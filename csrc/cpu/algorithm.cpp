@@ -266,7 +266,9 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   const Choice depthwise = choose_depthwise(pass, problem);
   if (depthwise.algorithm == Algorithm::kDepthwise) return depthwise;
   const char* unfiltered = !minimal_filtering() ? "minimal filtering is switched off"
-                                                : too_small_to_filter(pass, problem);
+                           : product_kernels_for(problem.dtype).terms > 1
+                               ? "pairs of bfloat16 are multiplied faster than what filtering saves"
+                               : too_small_to_filter(pass, problem);
   if (!unfiltered) unfiltered = cannot_filter(pass, problem, workspace_bytes);
   if (!unfiltered) unfiltered = filtering_loses(pass, problem);
   if (!unfiltered) return filtered;

@@ -21,8 +21,12 @@ struct ColumnRun {
 struct Chunk {
   Range channels;
   Range shifts;
+  int64_t terms;  // channels in an element of a panel
   int64_t channel_count() const { return channels.end - channels.begin; }
-  int64_t steps() const { return channel_count() * (shifts.end - shifts.begin); }
+  // Steps of a panel: at one shift, before those, and at all of them.
+  int64_t depth() const { return ceil_div(channel_count(), terms); }
+  int64_t first_step() const { return channels.begin / terms; }
+  int64_t steps() const { return depth() * (shifts.end - shifts.begin); }
   bool first() const { return channels.begin == 0 && shifts.begin == 0; }
 };
 

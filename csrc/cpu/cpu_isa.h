@@ -8,7 +8,8 @@
 
 namespace mxd::cpu {
 
-// Built and runnable here, narrowest first: "baseline", then "avx2", "avx512" where they apply.
+// Built and runnable here, narrowest first: "baseline", then "avx2", "avx512", "avx512_bf16" where
+// they apply.
 std::vector<std::string> available_isas();
 
 std::string isa_in_use();

@@ -106,7 +106,6 @@ void GatheredBlock::mark_used() {
 
 void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk,
                          char* dst) const {
-  const int64_t channels = chunk.channel_count();
   const char* source = src + chunk.channels.begin * src_.channel * kernels.elem_bytes;
   const int64_t last = panels_.count() - 1;
   if (panels_.present(last) < panels_.width(last)) {
@@ -123,15 +122,15 @@ void GatheredBlock::pack(const Kernels& kernels, const char* src, const Chunk& c
       const Range range =
           all_inside_ ? Range{0, part.run.length} : valid_[p * size_t(grid_.shifts()) + size_t(s)];
       const int64_t at = panels_.begin(part.panel) * chunk.steps() +
-                         (s - chunk.shifts.begin) * channels * width + part.offset;
+                         (s - chunk.shifts.begin) * chunk.depth() * width + part.offset;
       runs.push_back({at, part.src + grid_.offset(s), part.run.length, range.begin, range.end});
     }
     // All that can be packed in one go.
     const bool goes_on = p + 1 < parts_.size() && parts_[p + 1].src_step == part.src_step &&
                          panels_.width(parts_[p + 1].panel) == width;
     if (goes_on) continue;
-    kernels.pack_shifted(dst, width, source, part.src_step, channels, src_.channel, runs.data(),
-                         int64_t(runs.size()));
+    kernels.pack_shifted(dst, width, source, part.src_step, chunk.channel_count(), src_.channel,
+                         runs.data(), int64_t(runs.size()));
     runs.clear();
   }
 }

@@ -20,7 +20,7 @@ class GatheredBlock final : public ColumnBlock {
   int64_t at(int64_t panel, const TapShift& shift, const Chunk& chunk) const {
     if (!uses(panel, shift.flat)) return -1;
     return panels_.begin(panel) * chunk.steps() +
-           (shift.flat - chunk.shifts.begin) * chunk.channel_count() * panels_.width(panel);
+           (shift.flat - chunk.shifts.begin) * chunk.depth() * panels_.width(panel);
   }
   bool packs_between() const { return all_inside_; }
 

@@ -17,6 +17,11 @@
 // The *row* operand's panels are 1..max_rows wide, its elements are broadcast; the *column*
 // operand's panels are exactly `vector` or `cols` (= 2 vectors) wide, its elements are vector
 // lanes. A column operand need not be packed in panels: any rows `col_stride` apart will do.
+//
+// Pairs. Where the CPU multiplies bfloat16 by itself, the kernels of product_kernels_for pack two
+// terms of the sum into an element: `terms` is 2, and step k of a panel holds steps 2k and 2k + 1
+// of the source, or 0 behind the last. Elsewhere an element is one number of the accumulate type.
+// Both take acc_bytes.
 #pragma once
 
 #include <cstdint>
@@ -51,28 +56,36 @@ struct ShiftedRun {
 };
 
 struct Kernels {
-  const char* isa;     // "baseline", "avx2", "avx512"
+  const char* isa;     // "baseline", "avx2", "avx512", "avx512_bf16"
   int max_rows;        // widest row panel
   int cols;            // widest column panel
   int vector;          // lanes of one vector of the accumulate type; cols = 2 * vector
   int64_t acc_bytes;   // 4 (float32, float16, bfloat16) or 8 (float64)
   int64_t elem_bytes;  // storage type
+  int terms;           // of the sum, in an element of a panel
 
-  // dst[k * width + i] = src[i * i_stride + k * k_stride] for i < rows, k < steps.
+  // dst[k * width + i] = src[i * i_stride + k * k_stride] for i < rows, k < steps; with pairs, k
+  // counts those of the source, and ceil(steps / 2) steps are written.
   // Writes nothing else: the caller owns (and zeroes) what lies at rows <= i < width.
   void (*pack)(void* dst, int64_t width, const void* src, int64_t rows, int64_t i_stride,
                int64_t steps, int64_t k_stride);
 
-  // dst[dst_offsets[k] + i] = src[i * i_stride + k * k_stride] for i < rows, k < steps.
+  // dst[dst_offsets[k] + i] = src[i * i_stride + k * k_stride] for i < rows, k < steps. The terms
+  // of an element are term_stride apart: `present` of them, 1 <= present <= terms, the others are
+  // 0.
   void (*pack_scattered)(void* dst, const int64_t* dst_offsets, const void* src, int64_t rows,
-                         int64_t i_stride, int64_t steps, int64_t k_stride);
+                         int64_t i_stride, int64_t steps, int64_t k_stride, int present,
+                         int64_t term_stride);
 
   // For each shifted run r, each k < steps and each i < r.count:
   //     dst[r.dst + k * width + i] = src[r.src + i * i_stride + k * k_stride]
-  // where r.begin <= i < r.end, and 0 elsewhere. One step after the other, since the runs of a step
-  // are neighbours in memory.
+  // where r.begin <= i < r.end, and 0 elsewhere; pairs as in pack. One step after the other, since
+  // the runs of a step are neighbours in memory.
   void (*pack_shifted)(void* dst, int64_t width, const void* src, int64_t i_stride, int64_t steps,
                        int64_t k_stride, const ShiftedRun* runs, int64_t run_count);
+
+  // Whether none of the numbers in `count` consecutive elements of a panel is Inf or NaN.
+  bool (*panel_finite)(const void* elements, int64_t count);
 
   // tile[r * tile_stride + c] (+)= sum over the segments of
   //     row[k * rows + r] * col[col_offset + k * col_stride + c],   c < vector; see Segment for

@@ -4,6 +4,8 @@
 #include "cpu/simd.inl"
 #include "cpu/transpose.inl"
 
+#include "cpu/panel_element.inl"
+
 namespace {
 
 using mxd::cpu::Kernels;
@@ -28,7 +30,7 @@ namespace {
 
 // ---- gemm ---------------------------------------------------------------------------------
 
-template <class Acc, int kRows, int kVectors>
+template <class Element, class Acc, int kRows, int kVectors>
 void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
                const Segment* segments, int64_t segment_count, Acc* tile, int64_t tile_stride,
                bool accumulate) {
@@ -64,7 +66,9 @@ void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sum[r][v] += row[r] * c[v];
+        for (int v = 0; v < kVectors; ++v) {
+          sum[r][v] = Element::multiply_add(sum[r][v], row[r], c[v]);
+        }
       }
       row += kRows;
       col += col_stride;
@@ -81,31 +85,32 @@ void gemm_tile(const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
   }
 }
 
-template <class Acc, int kRows>
+template <class Element, class Acc, int kRows>
 void gemm_rows(int rows, int cols, const Acc* row_panel, const Acc* col_operand, int64_t col_stride,
                const Segment* segments, int64_t segment_count, Acc* tile, int64_t tile_stride,
                bool accumulate) {
   if (rows == kRows) {
     if (cols == 2 * Simd<Acc>::kLanes) {
-      gemm_tile<Acc, kRows, 2>(row_panel, col_operand, col_stride, segments, segment_count, tile,
-                               tile_stride, accumulate);
+      gemm_tile<Element, Acc, kRows, 2>(row_panel, col_operand, col_stride, segments, segment_count,
+                                        tile, tile_stride, accumulate);
     } else {
-      gemm_tile<Acc, kRows, 1>(row_panel, col_operand, col_stride, segments, segment_count, tile,
-                               tile_stride, accumulate);
+      gemm_tile<Element, Acc, kRows, 1>(row_panel, col_operand, col_stride, segments, segment_count,
+                                        tile, tile_stride, accumulate);
     }
   } else if constexpr (kRows > 1) {
-    gemm_rows<Acc, kRows - 1>(rows, cols, row_panel, col_operand, col_stride, segments,
-                              segment_count, tile, tile_stride, accumulate);
+    gemm_rows<Element, Acc, kRows - 1>(rows, cols, row_panel, col_operand, col_stride, segments,
+                                       segment_count, tile, tile_stride, accumulate);
   }
 }
 
-template <class Acc>
+template <class Element>
 void gemm(int rows, int cols, const void* row_panel, const void* col_operand, int64_t col_stride,
           const Segment* segments, int64_t segment_count, void* tile, int64_t tile_stride,
           bool accumulate) {
-  gemm_rows<Acc, kMaxRows>(rows, cols, static_cast<const Acc*>(row_panel),
-                           static_cast<const Acc*>(col_operand), col_stride, segments,
-                           segment_count, static_cast<Acc*>(tile), tile_stride, accumulate);
+  using Acc = typename Element::Acc;
+  gemm_rows<Element, Acc, kMaxRows>(
+      rows, cols, static_cast<const Acc*>(row_panel), static_cast<const Acc*>(col_operand),
+      col_stride, segments, segment_count, static_cast<Acc*>(tile), tile_stride, accumulate);
 }
 
 }  // namespace
@@ -215,9 +220,10 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
 
 namespace {
 
-template <class T>
+template <class Element>
 constexpr Kernels kernels_of(const char* isa) {
-  using Acc = typename AccOf<T>::Type;
+  using T = typename Element::Stored;
+  using Acc = typename Element::Acc;
   constexpr int kLanes = Simd<Acc>::kLanes;
   return {isa,
           kMaxRows,
@@ -225,10 +231,12 @@ constexpr Kernels kernels_of(const char* isa) {
           kLanes,
           int64_t(sizeof(Acc)),
           int64_t(sizeof(T)),
-          pack<T>,
-          pack_scattered<T>,
-          pack_shifted<T>,
-          gemm<Acc>,
+          Element::kTerms,
+          pack<Element>,
+          pack_scattered<Element>,
+          pack_shifted<Element>,
+          Element::finite,
+          gemm<Element>,
           store_block<T>,
           interleave<Acc>,
           depthwise_kernels_of<T>(),
@@ -239,11 +247,17 @@ constexpr Kernels kernels_of(const char* isa) {
 
 }  // namespace
 
-// Defined by each translation unit in isa/, as the only symbol that it exports.
-#define MXD_DEFINE_KERNELS(isa_name)                                                            \
-  namespace mxd::cpu {                                                                          \
-  extern const Kernels k_##isa_name##_kernels[4];                                               \
-  const Kernels k_##isa_name##_kernels[4] = {                                                   \
-      kernels_of<float>(#isa_name), kernels_of<double>(#isa_name), kernels_of<Half>(#isa_name), \
-      kernels_of<BFloat16>(#isa_name)};                                                         \
+// Each translation unit in isa/ defines one of these, as the only symbol that it exports: the
+// kernels of an instruction set by dtype, or those that multiply pairs of bfloat16.
+#define MXD_DEFINE_KERNELS(isa_name)                                                 \
+  namespace mxd::cpu {                                                               \
+  extern const Kernels k_##isa_name##_kernels[4];                                    \
+  const Kernels k_##isa_name##_kernels[4] = {                                        \
+      kernels_of<Number<float>>(#isa_name), kernels_of<Number<double>>(#isa_name),   \
+      kernels_of<Number<Half>>(#isa_name), kernels_of<Number<BFloat16>>(#isa_name)}; \
+  }
+#define MXD_DEFINE_PAIR_KERNELS(isa_name)                             \
+  namespace mxd::cpu {                                                \
+  extern const Kernels k_##isa_name##_kernels;                        \
+  const Kernels k_##isa_name##_kernels = kernels_of<Pair>(#isa_name); \
   }

@@ -208,7 +208,7 @@ void LineBlock::copy_remainders() {
 }
 
 void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk, char* dst) const {
-  const int64_t channels = chunk.channel_count();
+  const int64_t depth = chunk.depth();
   std::vector<ShiftedRun> runs;
   runs.reserve(planes_.size() * source_rows_.size() * copied_.size());
   int64_t to = 0;
@@ -217,16 +217,16 @@ void LineBlock::pack(const Kernels& kernels, const char* src, const Chunk& chunk
       const int64_t from = plane * src_.axis[0] + row * src_.axis[1];
       for (const Copied& copied : copied_) {
         if (plane < 0) break;
-        runs.push_back({to + copied.line * step() * channels + copied.offset, from + copied.src,
+        runs.push_back({to + copied.line * step() * depth + copied.offset, from + copied.src,
                         copied.count, copied.begin, copied.end});
       }
-      to += row_elements_ * channels;
+      to += row_elements_ * depth;
     }
   }
   const int64_t offset = part_.batch * src_.batch + chunk.channels.begin * src_.channel;
   kernels.pack_shifted(dst, step(), src + offset * kernels.elem_bytes,
-                       grid_.axis(2).src_step * src_.axis[2], channels, src_.channel, runs.data(),
-                       int64_t(runs.size()));
+                       grid_.axis(2).src_step * src_.axis[2], chunk.channel_count(), src_.channel,
+                       runs.data(), int64_t(runs.size()));
 }
 
 void LineBlock::place_panels(const std::vector<int64_t>& row_of) {

@@ -63,7 +63,7 @@ class LineBlock final : public ColumnBlock {
     const int64_t outer = outer_[size_t(place.row * outer_shifts_ + shift.outer)];
     if (outer < 0 || !reads(place.columns, shift.inner)) return -1;
     const Inner& inner = inner_[size_t(shift.inner)];
-    return (outer + place.copy + inner.line) * chunk.channel_count() + inner.offset + place.offset;
+    return (outer + place.copy + inner.line) * chunk.depth() + inner.offset + place.offset;
   }
   bool packs_between() const { return !cut_.slides(); }
 

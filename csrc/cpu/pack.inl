@@ -2,23 +2,6 @@
 
 namespace {
 
-// A vector of elements `kStride` (1 or 2) apart, of which the first `count` are wanted: touches
-// nothing beyond the last of those. Lanes beyond are zero.
-template <int kStride, class T>
-inline __attribute__((always_inline)) auto load_strided(const T* p, int64_t count) {
-  using Acc = typename AccOf<T>::Type;
-  constexpr int64_t kLanes = Simd<Acc>::kLanes;
-  if constexpr (kStride == 1) {
-    return count >= kLanes ? load_as(p) : load_first(p, count);
-  } else {
-    if (count >= kLanes) return even_lanes<Acc>(load_as(p), load_as(p + kLanes - 1));
-    const int64_t spanned = 2 * count - 1;
-    if (spanned < kLanes) return even_lanes<Acc>(load_first(p, spanned), Vec<Acc>{});
-    const int64_t rest = spanned - kLanes + 1;
-    return even_lanes<Acc>(load_as(p), load_first(p + kLanes - 1, rest));
-  }
-}
-
 template <class Acc>
 inline __attribute__((always_inline)) void store_count(Acc* p, Vec<Acc> v, int64_t count) {
   if (count >= Simd<Acc>::kLanes) {
@@ -31,39 +14,37 @@ inline __attribute__((always_inline)) void store_count(Acc* p, Vec<Acc> v, int64
 constexpr int64_t kStepsAhead = 8;  // of those that are prefetched
 
 // Elements `kStride` apart along i: whole runs are copied.
-template <int kStride, class T, class Acc>
-void pack_runs(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t steps,
-               int64_t k_stride) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
+template <int kStride, class Element>
+void pack_runs(typename Element::Acc* dst, int64_t width, const typename Element::Stored* src,
+               int64_t rows, int64_t steps, int64_t k_stride) {
+  using Acc = typename Element::Acc;
   // No hardware prefetcher follows a step to another page.
   const int64_t ahead = kStepsAhead * k_stride;
-  for (int64_t k = 0; k < steps; ++k) {
-    for (int64_t i = 0; i < rows; i += kLanes) {
-      __builtin_prefetch(src + ahead + i * kStride);
-      store_count<Acc>(dst + i, load_strided<kStride>(src + i * kStride, rows - i), rows - i);
+  for (int64_t k = 0; k < steps; k += Element::kTerms) {
+    const Element element(steps - k, k_stride);
+    for (int64_t i = 0; i < rows; i += Simd<Acc>::kLanes) {
+      element.fetch(src + ahead + i * kStride);
+      store_count<Acc>(dst + i, element.template load<kStride>(src + i * kStride, rows - i),
+                       rows - i);
     }
     dst += width;
-    src += k_stride;
+    src += Element::kTerms * k_stride;
   }
 }
 
-// Elements `kStride` apart along k: squares of kLanes x kLanes are transposed in registers, and
-// step k is written to place(k). At the edges absent rows repeat the last one, absent steps are
-// zero, and neither is written.
-template <int kStride, class T, class Acc, class Place>
-inline __attribute__((always_inline)) void pack_squares(const Place& place, const T* src,
-                                                        int64_t rows, int64_t i_stride,
-                                                        int64_t steps) {
+// Squares of kLanes x kLanes are transposed in registers: load(i, k) is the vector of row i from
+// step k on, and step k is written to place(k). At the edges absent rows repeat the last one,
+// absent steps are zero, and neither is written.
+template <class Acc, class Place, class Load>
+inline __attribute__((always_inline)) void pack_squares(const Place& place, const Load& load_row,
+                                                        int64_t rows, int64_t steps) {
   constexpr int kLanes = Simd<Acc>::kLanes;
   for (int64_t i = 0; i < rows; i += kLanes) {
     const int64_t present = rows - i < kLanes ? rows - i : kLanes;
     for (int64_t k = 0; k < steps; k += kLanes) {
       Vec<Acc> square[kLanes];
 #pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r) {
-        const int64_t row = r < present ? r : present - 1;
-        square[r] = load_strided<kStride>(src + (i + row) * i_stride + k * kStride, steps - k);
-      }
+      for (int r = 0; r < kLanes; ++r) square[r] = load_row(i + (r < present ? r : present - 1), k);
       transpose<Acc>(square);
       const int64_t written = steps - k < kLanes ? steps - k : kLanes;
 #pragma GCC unroll 16
@@ -74,40 +55,49 @@ inline __attribute__((always_inline)) void pack_squares(const Place& place, cons
   }
 }
 
-template <int kStride, class T, class Acc>
-void pack_transposed(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t i_stride,
-                     int64_t steps) {
-  pack_squares<kStride, T, Acc>([=](int64_t k) { return dst + k * width; }, src, rows, i_stride,
-                                steps);
+// Numbers `kStride` apart along k.
+template <int kStride, class Element>
+void pack_transposed(typename Element::Acc* dst, int64_t width, const typename Element::Stored* src,
+                     int64_t rows, int64_t i_stride, int64_t steps) {
+  pack_squares<typename Element::Acc>([=](int64_t k) { return dst + k * width; },
+                                      [=](int64_t i, int64_t k) {
+                                        k *= Element::kTerms;
+                                        return Element::template load_steps<kStride>(
+                                            src + i * i_stride + k * kStride, steps - k);
+                                      },
+                                      rows, (steps + Element::kTerms - 1) / Element::kTerms);
 }
 
-template <class T, class Acc>
-void pack_gather(Acc* dst, int64_t width, const T* src, int64_t rows, int64_t i_stride,
-                 int64_t steps, int64_t k_stride) {
-  for (int64_t k = 0; k < steps; ++k) {
-    for (int64_t i = 0; i < rows; ++i) dst[i] = to_acc(src[i * i_stride]);
+template <class Element>
+void pack_gather(typename Element::Acc* dst, int64_t width, const typename Element::Stored* src,
+                 int64_t rows, int64_t i_stride, int64_t steps, int64_t k_stride) {
+  for (int64_t k = 0; k < steps; k += Element::kTerms) {
+    const Element element(steps - k, k_stride);
+    for (int64_t i = 0; i < rows; ++i) dst[i] = element.load_one(src + i * i_stride);
     dst += width;
-    src += k_stride;
+    src += Element::kTerms * k_stride;
   }
 }
 
-template <class T>
+template <class Element>
 void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows, int64_t i_stride,
           int64_t steps, int64_t k_stride) {
-  using Acc = typename AccOf<T>::Type;
-  Acc* dst = static_cast<Acc*>(opaque_dst);
-  const T* src = static_cast<const T*>(opaque_src);
+  auto* dst = static_cast<typename Element::Acc*>(opaque_dst);
+  const auto* src = static_cast<const typename Element::Stored*>(opaque_src);
   const bool transposable = rows >= 4 && steps >= 4;
   if (i_stride == 1) {
-    pack_runs<1, T, Acc>(dst, width, src, rows, steps, k_stride);
+    pack_runs<1, Element>(dst, width, src, rows, steps, k_stride);
   } else if (k_stride == 1 && transposable) {
-    pack_transposed<1, T, Acc>(dst, width, src, rows, i_stride, steps);
+    pack_transposed<1, Element>(dst, width, src, rows, i_stride, steps);
   } else if (i_stride == 2) {
-    pack_runs<2, T, Acc>(dst, width, src, rows, steps, k_stride);
-  } else if (k_stride == 2 && transposable) {
-    pack_transposed<2, T, Acc>(dst, width, src, rows, i_stride, steps);
+    pack_runs<2, Element>(dst, width, src, rows, steps, k_stride);
   } else {
-    pack_gather<T, Acc>(dst, width, src, rows, i_stride, steps, k_stride);
+    if constexpr (Element::kTerms == 1) {
+      if (k_stride == 2 && transposable) {
+        return pack_transposed<2, Element>(dst, width, src, rows, i_stride, steps);
+      }
+    }
+    pack_gather<Element>(dst, width, src, rows, i_stride, steps, k_stride);
   }
 }
 
@@ -148,15 +138,17 @@ inline __attribute__((always_inline)) void separate(Vec<Acc> (&v)[kSteps]) {
 }
 
 // Rows that follow each other, kSteps elements each: vectors of them are separated by step.
-template <int kSteps, class T, class Acc>
-void pack_unzipped(Acc* dst, const int64_t* dst_offsets, const T* src, int64_t rows) {
+template <int kSteps, class Element>
+void pack_unzipped(typename Element::Acc* dst, const int64_t* dst_offsets,
+                   const typename Element::Stored* src, int64_t rows, const Element& element) {
+  using Acc = typename Element::Acc;
   constexpr int kLanes = Simd<Acc>::kLanes;
   for (int64_t i = 0; i < rows; i += kLanes) {
     Vec<Acc> v[kSteps];
 #pragma GCC unroll 8
     for (int p = 0; p < kSteps; ++p) {
       const int64_t left = (rows - i) * kSteps - p * kLanes;
-      v[p] = left > 0 ? load_strided<1>(src + i * kSteps + p * kLanes, left) : Vec<Acc>{};
+      v[p] = left > 0 ? element.template load<1>(src + i * kSteps + p * kLanes, left) : Vec<Acc>{};
     }
     if constexpr (kSteps == 3) {
       separate_three<Acc>(v);
@@ -169,61 +161,49 @@ void pack_unzipped(Acc* dst, const int64_t* dst_offsets, const T* src, int64_t r
 }
 
 // pack_unzipped for so many steps, or null.
-template <class T, class Acc>
+template <class Element>
 constexpr auto unzipped_packing(int64_t steps) {
-  return steps == 2   ? pack_unzipped<2, T, Acc>
-         : steps == 3 ? pack_unzipped<3, T, Acc>
-         : steps == 4 ? pack_unzipped<4, T, Acc>
-         : steps == 8 ? pack_unzipped<8, T, Acc>
+  return steps == 2   ? pack_unzipped<2, Element>
+         : steps == 3 ? pack_unzipped<3, Element>
+         : steps == 4 ? pack_unzipped<4, Element>
+         : steps == 8 ? pack_unzipped<8, Element>
                       : nullptr;
 }
 
-template <class T>
+template <class Element>
 void pack_scattered(void* opaque_dst, const int64_t* dst_offsets, const void* opaque_src,
-                    int64_t rows, int64_t i_stride, int64_t steps, int64_t k_stride) {
-  using Acc = typename AccOf<T>::Type;
+                    int64_t rows, int64_t i_stride, int64_t steps, int64_t k_stride, int present,
+                    int64_t term_stride) {
+  using Acc = typename Element::Acc;
   Acc* dst = static_cast<Acc*>(opaque_dst);
-  const T* src = static_cast<const T*>(opaque_src);
-  const auto unzip = unzipped_packing<T, Acc>(steps);
+  const auto* src = static_cast<const typename Element::Stored*>(opaque_src);
+  const Element element(present, term_stride);
+  const auto unzip = unzipped_packing<Element>(steps);
   if (unzip && k_stride == 1 && i_stride == steps) {
-    unzip(dst, dst_offsets, src, rows);
+    unzip(dst, dst_offsets, src, rows, element);
     return;
   }
   if (k_stride == 1 && rows >= 4 && steps >= 4) {
-    pack_squares<1, T, Acc>([=](int64_t k) { return dst + dst_offsets[k]; }, src, rows, i_stride,
-                            steps);
+    pack_squares<Acc>([=](int64_t k) { return dst + dst_offsets[k]; },
+                      [=](int64_t i, int64_t k) {
+                        return element.template load<1>(src + i * i_stride + k, steps - k);
+                      },
+                      rows, steps);
     return;
   }
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t k = 0; k < steps; ++k) {
-      dst[dst_offsets[k] + i] = to_acc(src[i * i_stride + k * k_stride]);
+      dst[dst_offsets[k] + i] = element.load_one(src + i * i_stride + k * k_stride);
     }
   }
 }
 
-// Lanes [begin, end) of a vector from elements `kStride` apart, zeros elsewhere. Out of line: it is
-// for borders, and would take the registers of the loop around it.
-template <int kStride, class T>
-__attribute__((noinline)) auto load_part(const T* p, int64_t begin, int64_t end) {
-  using Acc = typename AccOf<T>::Type;
-  if (begin >= end) return Vec<Acc>{};
-  return shift_up<Acc>(load_strided<kStride>(p + begin * kStride, end - begin), begin);
-}
-
-template <int kStride, class T>
-inline __attribute__((always_inline)) auto load_lanes(const T* p, int64_t begin, int64_t end) {
-  constexpr int64_t kLanes = Simd<typename AccOf<T>::Type>::kLanes;
-#if defined(__AVX512F__)
-  if constexpr (kStride == 1 && sizeof(T) >= 4) return load_between(p, begin, end);
-#endif
-  return begin == 0 && end == kLanes ? load_strided<kStride>(p, kLanes)
-                                     : load_part<kStride>(p, begin, end);
-}
-
 // Elements `kStride` apart along i.
-template <int kStride, class T, class Acc>
-void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int64_t k_stride,
+template <int kStride, class Element>
+void pack_shifted_runs(typename Element::Acc* dst, int64_t width,
+                       const typename Element::Stored* src, int64_t steps, int64_t k_stride,
                        const ShiftedRun* runs, int64_t run_count) {
+  using Acc = typename Element::Acc;
   constexpr int64_t kLanes = Simd<Acc>::kLanes;
   // No hardware prefetcher follows a step to another part of memory.
   const int64_t ahead = (run_count < 8 ? 4 : 2) * k_stride;
@@ -232,14 +212,17 @@ void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int
     vectors = vectors && runs[r].count == kLanes;
     parts = parts && runs[r].count <= kLanes;
   }
-  for (int64_t k = 0; k < steps; ++k) {
+  for (int64_t k = 0; k < steps; k += Element::kTerms) {
+    const Element element(steps - k, k_stride);
     for (const ShiftedRun* run = runs; vectors && run != runs + run_count; ++run) {
-      const T* from = src + run->src;
-      __builtin_prefetch(from + ahead);
-      store<Acc>(dst + run->dst, load_lanes<kStride>(from, run->begin, run->end));
+      const auto* from = src + run->src;
+      element.fetch(from + ahead);
+      store<Acc>(dst + run->dst,
+                 element.template load_between<kStride>(from, run->begin, run->end));
     }
     for (const ShiftedRun* run = runs; parts && !vectors && run != runs + run_count; ++run) {
-      const auto lanes = load_lanes<kStride>(src + run->src, run->begin, run->end);
+      const auto lanes =
+          element.template load_between<kStride>(src + run->src, run->begin, run->end);
       store_count<Acc>(dst + run->dst, lanes, run->count);
     }
     for (const ShiftedRun* run = runs; !parts && run != runs + run_count; ++run) {
@@ -250,40 +233,44 @@ void pack_shifted_runs(Acc* dst, int64_t width, const T* src, int64_t steps, int
         const int64_t end = run->end - i < begin    ? begin
                             : run->end - i < kLanes ? run->end - i
                                                     : kLanes;
-        store_count<Acc>(dst + run->dst + i,
-                         load_lanes<kStride>(src + run->src + i * kStride, begin, end),
-                         run->count - i);
+        store_count<Acc>(
+            dst + run->dst + i,
+            element.template load_between<kStride>(src + run->src + i * kStride, begin, end),
+            run->count - i);
       }
     }
     dst += width;
-    src += k_stride;
+    src += Element::kTerms * k_stride;
   }
 }
 
-// Elements 1 apart along k.
-template <class T, class Acc>
-void pack_shifted_transposed(Acc* dst, int64_t width, const T* src, int64_t i_stride, int64_t steps,
+// Numbers 1 apart along k.
+template <class Element>
+void pack_shifted_transposed(typename Element::Acc* dst, int64_t width,
+                             const typename Element::Stored* src, int64_t i_stride, int64_t steps,
                              const ShiftedRun* runs, int64_t run_count) {
+  const int64_t packed_steps = (steps + Element::kTerms - 1) / Element::kTerms;
   for (int64_t r = 0; r < run_count; ++r) {
     const ShiftedRun& run = runs[r];
-    Acc* to = dst + run.dst;
-    for (int64_t k = 0; k < steps && run.end - run.begin < run.count; ++k) {
+    auto* to = dst + run.dst;
+    for (int64_t k = 0; k < packed_steps && run.end - run.begin < run.count; ++k) {
       for (int64_t i = 0; i < run.begin; ++i) to[k * width + i] = 0;
       for (int64_t i = run.end; i < run.count; ++i) to[k * width + i] = 0;
     }
     if (run.begin < run.end) {
-      pack_transposed<1, T, Acc>(to + run.begin, width, src + run.src + run.begin * i_stride,
-                                 run.end - run.begin, i_stride, steps);
+      pack_transposed<1, Element>(to + run.begin, width, src + run.src + run.begin * i_stride,
+                                  run.end - run.begin, i_stride, steps);
     }
   }
 }
 
 // Elements further apart along i. Shifts that follow each other read the elements between those of
 // one of them: together they are a stretch of memory, whose vectors are separated by shift.
-template <class T, class Acc>
-void pack_shifted_apart(Acc* dst, int64_t width, const T* src, int64_t i_stride, int64_t steps,
+template <class Element>
+void pack_shifted_apart(typename Element::Acc* dst, int64_t width,
+                        const typename Element::Stored* src, int64_t i_stride, int64_t steps,
                         int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
-  const auto unzip = unzipped_packing<T, Acc>(i_stride);
+  const auto unzip = unzipped_packing<Element>(i_stride);
   int64_t offsets[8];
   for (int64_t r = 0; r < run_count;) {
     const ShiftedRun& run = runs[r];
@@ -294,38 +281,37 @@ void pack_shifted_apart(Acc* dst, int64_t width, const T* src, int64_t i_stride,
       if (!whole || next.src != run.src + neighbours) break;
       offsets[neighbours++] = next.dst;
     }
-    if (unzip && neighbours == i_stride) {
-      for (int64_t k = 0; k < steps; ++k) {
-        unzip(dst + k * width, offsets, src + run.src + k * k_stride, run.count);
+    const bool together = unzip && neighbours == i_stride;
+    for (int64_t k = 0; k < steps; k += Element::kTerms) {
+      const Element element(steps - k, k_stride);
+      const auto* from = src + run.src + k * k_stride;
+      auto* to = dst + k / Element::kTerms * width;
+      if (together) {
+        unzip(to, offsets, from, run.count, element);
+        continue;
       }
-      r += neighbours;
-      continue;
-    }
-    for (int64_t k = 0; k < steps; ++k) {
-      const T* from = src + run.src + k * k_stride;
-      Acc* to = dst + run.dst + k * width;
+      to += run.dst;
       for (int64_t i = 0; i < run.begin; ++i) to[i] = 0;
-      for (int64_t i = run.begin; i < run.end; ++i) to[i] = to_acc(from[i * i_stride]);
+      for (int64_t i = run.begin; i < run.end; ++i) to[i] = element.load_one(from + i * i_stride);
       for (int64_t i = run.end; i < run.count; ++i) to[i] = 0;
     }
-    ++r;
+    r += together ? neighbours : 1;
   }
 }
 
-template <class T>
+template <class Element>
 void pack_shifted(void* opaque_dst, int64_t width, const void* opaque_src, int64_t i_stride,
                   int64_t steps, int64_t k_stride, const ShiftedRun* runs, int64_t run_count) {
-  using Acc = typename AccOf<T>::Type;
-  Acc* dst = static_cast<Acc*>(opaque_dst);
-  const T* src = static_cast<const T*>(opaque_src);
+  auto* dst = static_cast<typename Element::Acc*>(opaque_dst);
+  const auto* src = static_cast<const typename Element::Stored*>(opaque_src);
   if (i_stride == 1) {
-    pack_shifted_runs<1, T, Acc>(dst, width, src, steps, k_stride, runs, run_count);
+    pack_shifted_runs<1, Element>(dst, width, src, steps, k_stride, runs, run_count);
   } else if (k_stride == 1 && steps >= 4) {
-    pack_shifted_transposed<T, Acc>(dst, width, src, i_stride, steps, runs, run_count);
+    pack_shifted_transposed<Element>(dst, width, src, i_stride, steps, runs, run_count);
   } else if (i_stride == 2) {
-    pack_shifted_runs<2, T, Acc>(dst, width, src, steps, k_stride, runs, run_count);
+    pack_shifted_runs<2, Element>(dst, width, src, steps, k_stride, runs, run_count);
   } else {
-    pack_shifted_apart<T, Acc>(dst, width, src, i_stride, steps, k_stride, runs, run_count);
+    pack_shifted_apart<Element>(dst, width, src, i_stride, steps, k_stride, runs, run_count);
   }
 }
 

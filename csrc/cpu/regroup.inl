@@ -136,19 +136,6 @@ void regroup(void* opaque_dst, int64_t dst_step, const void* opaque_src, int64_t
   }
 }
 
-template <class Acc>
-bool all_finite(const void* opaque, int64_t count) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  const Acc* values = static_cast<const Acc*>(opaque);
-  Vec<Acc> products{};  // with 0: NaN as soon as one value is not finite
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) products += load<Acc>(values + i) * Acc(0);
-  if (i < count) products += load_first(values + i, count - i) * Acc(0);
-  Acc total = 0;
-  for (int l = 0; l < kLanes; ++l) total += products[l];
-  return total == 0;
-}
-
 template <class T>
 constexpr mxd::cpu::OuterKernels outer_kernels_of() {
   using Acc = typename AccOf<T>::Type;

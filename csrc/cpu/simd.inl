@@ -198,6 +198,15 @@ inline Vec<float> load_between(const float* p, int64_t begin, int64_t end) {
 inline Vec<double> load_between(const double* p, int64_t begin, int64_t end) {
   return (Vec<double>)_mm512_maskz_loadu_pd(__mmask8((1u << end) - (1u << begin)), p);
 }
+inline Vec<float> load_between(const Half* p, int64_t begin, int64_t end) {
+  const __mmask16 lanes = __mmask16((1u << end) - (1u << begin));
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, p));
+}
+inline Vec<float> load_between(const BFloat16* p, int64_t begin, int64_t end) {
+  const __mmask16 lanes = __mmask16((1u << end) - (1u << begin));
+  const __m256i bits = _mm256_maskz_loadu_epi16(lanes, p);
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
 inline void store_first(float* p, Vec<float> v, int64_t count) {
   _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v);
 }

@@ -27,7 +27,7 @@ class Worker {
       : plan_(plan),
         nonfinite_(nonfinite),
         sum_(plan.sum),
-        kernels_(*plan.sum.kernels),
+        kernels_(*plan.sum.products),
         scratch_(plan.scratch_bytes),
         source_(scratch_.take<char>(plan.source_bytes)),
         zero_(scratch_.take<char>(plan.zero_bytes)),
@@ -217,7 +217,7 @@ class Worker {
   template <class Block>
   bool add_taps(const Block& block, const Chunk& chunk, const BundleTap* taps, int64_t count,
                 int64_t panel, Entry& entry) {
-    const int64_t channels = chunk.channel_count();
+    const int64_t depth = chunk.depth();
     const Panels& columns = block.panels();
     const bool pixel_lanes = sum_.lanes == Lanes::kPixels;
     const bool pair = pixel_lanes && panel + 1 < columns.count();
@@ -229,17 +229,17 @@ class Worker {
       if (pair && block.at(panel + 1, last, chunk) < 0) return false;
     }
     if (first < 0 && second < 0) return true;
-    Segment next{0, 0, 0, count * channels, 0};
+    Segment next{0, 0, 0, count * depth, 0};
     if (pixel_lanes) {
       const int64_t zero = (zero_ - packed_) / kernels_.acc_bytes;
       if (first < 0) first = zero;
       if (second < 0) second = zero;
-      next.row_k = taps[0].place * channels;
+      next.row_k = taps[0].place * depth;
       next.col_offset = first;
       next.second = pair ? second - first : 0;
     } else {
       next.row_k = (first - columns.begin(panel) * chunk.steps()) / columns.width(panel);
-      next.col_k = taps[0].place * channels;
+      next.col_k = taps[0].place * depth;
     }
     if (entry.segments.size() > entry.first_segment.back()) {
       Segment& last = entry.segments.back();
@@ -330,6 +330,7 @@ TapSum make(const Problem& problem, Lanes lanes) {
   const Geometry& geometry = problem.geometry;
   TapSum sum;
   sum.kernels = &kernels_for(problem.dtype);
+  sum.products = &product_kernels_for(problem.dtype);
   sum.lanes = lanes;
   sum.batch = geometry.batch;
   sum.groups = geometry.groups;

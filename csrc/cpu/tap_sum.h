@@ -11,6 +11,7 @@ namespace mxd::cpu {
 
 struct TapSum {
   const Kernels* kernels;
+  const Kernels* products;  // the same, or those that multiply pairs: for panels
   Lanes lanes;
   int64_t batch, groups;
   int64_t src_channels, dst_channels;  // per group
@@ -24,6 +25,8 @@ struct TapSum {
   int64_t dst_size[kAxes];
 
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  // Steps of a panel for all channels of a group at one tap.
+  int64_t src_steps() const { return (src_channels + products->terms - 1) / products->terms; }
 };
 
 // Whether every result is in a phase; the others hold the bias alone.

@@ -21,8 +21,8 @@ constexpr double kMostPreparedBytes = 0x1p40;  // beyond: a kernel expanded from
 constexpr double kPackRows = 24;
 // What sliding adds to the time of a product.
 constexpr double kSlidingCost = 0.1;
-// A chunk should have so many channels: one step of a segment costs less the more there are.
-constexpr int64_t kFairChannels = 16;
+// A chunk should have so many steps at a shift: one of a segment costs less the more there are.
+constexpr int64_t kFairSteps = 16;
 
 int64_t round_up(int64_t value, int64_t step) { return ceil_div(value, step) * step; }
 
@@ -58,7 +58,7 @@ Bundle TapSumPlan::bundle(int64_t index) const {
 }
 
 std::unique_ptr<ColumnBlock> TapSumPlan::block(int64_t index) const {
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   if (lines) return std::make_unique<LineBlock>(grid, sum.src, kernels, line_cut_, index);
   auto stretch =
       std::upper_bound(stretches_.begin(), stretches_.end(), index,
@@ -74,17 +74,17 @@ std::unique_ptr<ColumnBlock> TapSumPlan::block(int64_t index) const {
 // Whether packing no copy for each shift makes up for tiles whose vectors cross cache lines.
 bool TapSumPlan::sliding_pays() const {
   const double saved = double(line_cut_.channel_steps - line_cut_.channel_elements) /
-                       double(line_cut_.columns(*sum.kernels));
+                       double(line_cut_.columns(*sum.products));
   return saved * kPackRows > kSlidingCost * double(sum.taps() * sum.dst_channels);
 }
 
 // Whether packing whole lines, less often, makes up for the lanes that they waste.
 bool TapSumPlan::lines_pay() const {
-  const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
-  if (line_cut_.channel_elements * std::min(sum.src_channels, kFairChannels) > source) return false;
+  const int64_t source = kSourceBytes / sum.products->acc_bytes;
+  if (line_cut_.channel_elements * std::min(sum.src_steps(), kFairSteps) > source) return false;
   const double columns = double(grid.axis(2).columns);
-  const double waste = double(line_cut_.row_vectors * sum.kernels->vector) / columns - 1;
-  const double block = double(line_cut_.columns(*sum.kernels));
+  const double waste = double(line_cut_.row_vectors * sum.products->vector) / columns - 1;
+  const double block = double(line_cut_.columns(*sum.products));
   const double saved = double(grid.shifts()) - double(line_cut_.channel_copied()) / block;
   const double gain = saved * kPackRows - waste * double(sum.taps() * sum.dst_channels);
   // Lines take less planning, unless their blocks are smaller and read the weights more often.
@@ -92,20 +92,20 @@ bool TapSumPlan::lines_pay() const {
 }
 
 void TapSumPlan::cut_columns(bool exact) {
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   // Rows that cannot be split: those of a bundle and one panel, or all of a bundle of groups.
   const int64_t rows = sum.lanes != Lanes::kPixels ? kernels.cols
                        : grouped ? most_rows * std::min(sum.dst_channels, int64_t(kernels.max_rows))
                                  : int64_t(kernels.max_rows);
   const int64_t fitting = kAccBytes / kernels.acc_bytes / rows / kernels.cols * kernels.cols;
-  const int64_t most = sum.taps() * sum.src_channels <= kFewSteps ? kColumnsOfFewSteps : kColumns;
+  const int64_t most = sum.taps() * sum.src_steps() <= kFewSteps ? kColumnsOfFewSteps : kColumns;
   block_columns = std::clamp(fitting, int64_t(kernels.cols), most);
   lines = false;
   if (!exact && sum.lanes == Lanes::kPixels && grid.sections().size() == 1 &&
       grid.sections()[0].run_axis == 2) {
     const int64_t elements =
-        kSourceBytes / kernels.acc_bytes / std::min(sum.src_channels, kFairChannels);
-    const bool fair = sum.src_channels >= kFairChannels;
+        kSourceBytes / kernels.acc_bytes / std::min(sum.src_steps(), kFairSteps);
+    const bool fair = sum.src_steps() >= kFairSteps;
     line_cut_ = LineCut(grid, kernels, block_columns, elements,
                         fair ? LineCopies::kSliding : LineCopies::kLong);
     if (line_cut_.slides() && !sliding_pays()) {
@@ -136,14 +136,17 @@ void TapSumPlan::cut_columns(bool exact) {
 
 void TapSumPlan::cut_sum() {
   // Fixed sizes, because the order of summation must depend on the problem alone.
-  const int64_t source = kSourceBytes / sum.kernels->acc_bytes;
+  const int64_t source = kSourceBytes / sum.products->acc_bytes;
   chunk_shifts = lines ? grid.shifts() : std::min(grid.shifts(), kMostShifts);
   const int64_t channel_elements = lines ? line_cut_.channel_steps : chunk_shifts * kColumns;
-  const int64_t parts = ceil_div(sum.src_channels, std::max<int64_t>(source / channel_elements, 1));
+  const int64_t steps = sum.src_steps();
+  const int64_t terms = sum.products->terms;
+  const int64_t parts = ceil_div(steps, std::max<int64_t>(source / channel_elements, 1));
   for (int64_t part = 0; part < parts; ++part) {
-    const Range channels{sum.src_channels * part / parts, sum.src_channels * (part + 1) / parts};
+    const Range channels{steps * part / parts * terms,
+                         std::min(steps * (part + 1) / parts * terms, sum.src_channels)};
     for (int64_t first = 0; first < grid.shifts(); first += chunk_shifts) {
-      chunks.push_back({channels, {first, std::min(first + chunk_shifts, grid.shifts())}});
+      chunks.push_back({channels, {first, std::min(first + chunk_shifts, grid.shifts())}, terms});
     }
   }
 }
@@ -154,7 +157,7 @@ void TapSumPlan::spread_jobs(int threads) {
   channel_blocks = ceil_div(sum.dst_channels, kMostChannels);
   const int64_t wanted = threads > 1 ? kJobsPerThread * threads : 1;
   if (sum.groups * channel_blocks * blocks < wanted) {
-    const int64_t narrowest = 4 * sum.kernels->max_rows;
+    const int64_t narrowest = 4 * sum.products->max_rows;
     channel_blocks =
         std::max(channel_blocks, std::min(ceil_div(wanted, sum.groups * blocks),
                                           std::max<int64_t>(sum.dst_channels / narrowest, 1)));
@@ -167,14 +170,14 @@ void TapSumPlan::spread_jobs(int threads) {
 int64_t TapSumPlan::whole_bytes() const {
   int64_t whole = 0;
   for (const Chunk& chunk : chunks) {
-    whole = std::min(whole + align_up(source_elements(chunk) * sum.kernels->acc_bytes),
+    whole = std::min(whole + align_up(source_elements(chunk) * sum.products->acc_bytes),
                      kWholeSourceBytes + 1);
   }
   return whole;
 }
 
 void TapSumPlan::cut_rows(const Resources& resources) {
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   const bool pixel_lanes = sum.lanes == Lanes::kPixels;
   const int64_t channels = grouped       ? std::min(max_channels, int64_t(kernels.max_rows))
                            : pixel_lanes ? kernels.max_rows
@@ -196,17 +199,17 @@ void TapSumPlan::cut_rows(const Resources& resources) {
 }
 
 int64_t TapSumPlan::source_elements(const Chunk& chunk) const {
-  if (lines) return line_cut_.channel_elements * chunk.channel_count();
-  return round_up(block_columns, sum.kernels->cols) * chunk.steps();
+  if (lines) return line_cut_.channel_elements * chunk.depth();
+  return round_up(block_columns, sum.products->cols) * chunk.steps();
 }
 
 void TapSumPlan::place_weights(const Resources& resources) {
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   const bool pixel_lanes = sum.lanes == Lanes::kPixels;
   const int64_t padded = pixel_lanes ? max_channels : round_up(max_channels, kernels.cols);
-  int64_t most_channels = 0;
-  for (const Chunk& chunk : chunks) most_channels = std::max(most_channels, chunk.channel_count());
-  zero_bytes = align_up(most_channels * kernels.vector * kernels.acc_bytes);
+  int64_t depth = 0;
+  for (const Chunk& chunk : chunks) depth = std::max(depth, chunk.depth());
+  zero_bytes = align_up(depth * kernels.vector * kernels.acc_bytes);
   const int64_t threads = std::max(resources.threads->count(), 1);
   const int64_t whole = whole_bytes();
   const bool several_slices =
@@ -229,9 +232,8 @@ void TapSumPlan::place_weights(const Resources& resources) {
   // In floating point: a kernel expanded from one element can have more taps than bytes exist.
   const double channel_bytes = double(sum.kernel[0]) * double(sum.kernel[1]) *
                                double(sum.kernel[2]) * double(kernels.acc_bytes);
-  const double all = channel_bytes * double(padded) * double(sum.src_channels);
-  const Range channels = chunks.front().channels;
-  const double panel = channel_bytes * double(channels.end - channels.begin + 1) *
+  const double all = channel_bytes * double(padded) * double(sum.src_steps());
+  const double panel = channel_bytes * double(chunks.front().depth() + 1) *
                        double(pixel_lanes ? kernels.max_rows : kernels.cols);
   const int64_t budget = resources.workspace_bytes / threads - (floor - kPanelBytes);
   const bool panel_fits = !grouped && slice_bundles == bundles && chunk_shifts == grid.shifts() &&

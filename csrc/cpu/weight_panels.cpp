@@ -7,19 +7,6 @@
 namespace mxd::cpu {
 namespace {
 
-// Whether some of the elements are not finite: only their product with 0 is not 0.
-template <class Acc>
-bool has_nonfinite(const Acc* elements, int64_t count) {
-  constexpr int kLanes = 16;  // independent sums, for the compiler to vectorise
-  Acc sums[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) sums[l] += elements[i + l] * Acc(0);
-  }
-  for (; i < count; ++i) sums[0] += elements[i] * Acc(0);
-  return !std::all_of(sums, sums + kLanes, [](Acc sum) { return sum == 0; });
-}
-
 int64_t length(Range range) { return range.end - range.begin; }
 
 }  // namespace
@@ -41,13 +28,13 @@ WeightPanels::WeightPanels(const TapSumPlan& plan, char* memory)
 }
 
 Panels WeightPanels::channel_panels() const {
-  const Kernels& kernels = *plan_.sum.kernels;
+  const Kernels& kernels = *plan_.sum.products;
   return plan_.sum.lanes == Lanes::kPixels ? Panels::of_rows(kernels, channels_)
                                            : Panels::of_cols(kernels, channels_);
 }
 
 Panels WeightPanels::panels(const Bundle& bundle) const {
-  return plan_.grouped ? Panels::of_rows(*plan_.sum.kernels, bundle.phases() * channels_)
+  return plan_.grouped ? Panels::of_rows(*plan_.sum.products, bundle.phases() * channels_)
                        : channel_panels();
 }
 
@@ -74,7 +61,7 @@ void WeightPanels::start_job(int64_t group, int64_t begin, int64_t channels) {
 PreparedWeights::Key WeightPanels::key() const {
   const TapSum& sum = plan_.sum;
   PreparedWeights::Key key{int64_t(Algorithm::kTapSum),
-                           int64_t(reinterpret_cast<intptr_t>(sum.kernels)),
+                           int64_t(reinterpret_cast<intptr_t>(sum.products)),
                            int64_t(sum.lanes),
                            sum.src_channels,
                            group_,
@@ -104,20 +91,20 @@ void WeightPanels::find_bundles() {
   for (int64_t b = 0; b < plan_.bundles; ++b) {
     bundle_offset_.push_back(offset);
     const Bundle bundle = plan_.bundle(b);
-    offset += bundle.taps() * plan_.sum.src_channels * panels(bundle).padded_total() *
-              plan_.sum.kernels->acc_bytes;
+    offset += bundle.taps() * plan_.sum.src_steps() * panels(bundle).padded_total() *
+              plan_.sum.products->acc_bytes;
   }
 }
 
 void WeightPanels::pack_job(char* dst) {
-  const int64_t acc_bytes = plan_.sum.kernels->acc_bytes;
+  const int64_t acc_bytes = plan_.sum.products->acc_bytes;
   if (!plan_.grouped) {
     const Panels panels = channel_panels();
     for (int64_t panel = 0; panel < panels.count(); ++panel) {
       for (const Chunk& chunk : plan_.chunks) {
         if (chunk.shifts.begin > 0) continue;
-        pack_all_taps(panels, panel, chunk.channels, dst);
-        dst += plan_.sum.taps() * length(chunk.channels) * panels.width(panel) * acc_bytes;
+        pack_all_taps(panels, panel, chunk, dst);
+        dst += plan_.sum.taps() * chunk.depth() * panels.width(panel) * acc_bytes;
       }
     }
     return;
@@ -129,8 +116,8 @@ void WeightPanels::pack_job(char* dst) {
     for (int64_t panel = 0; panel < panels.count(); ++panel) {
       for (const Chunk& chunk : plan_.chunks) {
         if (chunk.shifts.begin > 0) continue;
-        pack_taps(bundle, taps, panels, panel, chunk.channels, dst);
-        dst += bundle.taps() * length(chunk.channels) * panels.width(panel) * acc_bytes;
+        pack_taps(bundle, taps, panels, panel, chunk, dst);
+        dst += bundle.taps() * chunk.depth() * panels.width(panel) * acc_bytes;
       }
     }
   }
@@ -176,28 +163,30 @@ const char* WeightPanels::get(int64_t bundle_index, const Bundle& bundle,
   if (plan_.home == WeightHome::kPerPanel) return memory_;
   const Panels panels = this->panels(bundle);
   if (plan_.home == WeightHome::kPerBundle) {
-    pack_taps(bundle, taps, panels, panel, chunk.channels, own_);
+    pack_taps(bundle, taps, panels, panel, chunk, own_);
     return own_;
   }
   const int64_t count = plan_.grouped ? bundle.taps() : sum.taps();
   const int64_t start = plan_.grouped ? bundle_offset_[size_t(bundle_index)] : 0;
   return memory_ + start +
-         count * sum.kernels->acc_bytes *
-             (panels.begin(panel) * sum.src_channels + panels.width(panel) * chunk.channels.begin);
+         count * sum.products->acc_bytes *
+             (panels.begin(panel) * sum.src_steps() + panels.width(panel) * chunk.first_step());
 }
 
 void WeightPanels::pack_panel(int64_t panel, const Chunk& chunk) {
-  pack_all_taps(channel_panels(), panel, chunk.channels, own_);
+  pack_all_taps(channel_panels(), panel, chunk, own_);
 }
 
-void WeightPanels::pack_all_taps(const Panels& panels, int64_t panel, Range channels, char* dst) {
+void WeightPanels::pack_all_taps(const Panels& panels, int64_t panel, const Chunk& chunk,
+                                 char* dst) {
   const TapSum& sum = plan_.sum;
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   const int64_t width = panels.width(panel);
   const int64_t present = panels.present(panel);
-  const int64_t steps = length(channels);
+  const int64_t channels = chunk.channel_count();
+  const int64_t steps = chunk.depth();
   const char* weight = sum.weight + (first_weight() + panels.begin(panel) * sum.weight_dst +
-                                     channels.begin * sum.weight_src) *
+                                     chunk.channels.begin * sum.weight_src) *
                                         kernels.elem_bytes;
   if (present < width) {
     std::memset(dst, 0, size_t(sum.taps() * steps * width * kernels.acc_bytes));
@@ -208,11 +197,12 @@ void WeightPanels::pack_all_taps(const Panels& panels, int64_t panel, Range chan
       (sum.kernel[0] == 1 || stride[0] == sum.kernel[1] * sum.kernel[2] * stride[2]);
   for (size_t tap = 0; tap < place_.size(); ++tap) step_offset_[tap] = place_[tap] * steps * width;
   if (evenly_spaced && sum.weight_dst != 1 && sum.weight_src != 1) {
-    // One channel at a time, all its taps: they lie next to each other in memory.
-    for (int64_t c = 0; c < steps; ++c) {
-      kernels.pack_scattered(dst + c * width * kernels.acc_bytes, step_offset_.data(),
-                             weight + c * sum.weight_src * kernels.elem_bytes, present,
-                             sum.weight_dst, sum.taps(), stride[2]);
+    // One step at a time, all its taps: they lie next to each other in memory.
+    for (int64_t c = 0; c < channels; c += kernels.terms) {
+      const int terms = int(std::min<int64_t>(channels - c, kernels.terms));
+      kernels.pack_scattered(dst + c / kernels.terms * width * kernels.acc_bytes,
+                             step_offset_.data(), weight + c * sum.weight_src * kernels.elem_bytes,
+                             present, sum.weight_dst, sum.taps(), stride[2], terms, sum.weight_src);
     }
   } else {
     const int64_t* to = step_offset_.data();
@@ -221,7 +211,7 @@ void WeightPanels::pack_all_taps(const Panels& panels, int64_t panel, Range chan
         for (int64_t t2 = 0; t2 < sum.kernel[2]; ++t2) {
           const int64_t offset = t0 * stride[0] + t1 * stride[1] + t2 * stride[2];
           kernels.pack(dst + *to++ * kernels.acc_bytes, width, weight + offset * kernels.elem_bytes,
-                       present, sum.weight_dst, steps, sum.weight_src);
+                       present, sum.weight_dst, channels, sum.weight_src);
         }
       }
     }
@@ -260,11 +250,11 @@ std::vector<WeightPanels::Run> WeightPanels::runs(const Bundle& bundle, const Pa
 }
 
 void WeightPanels::pack_taps(const Bundle& bundle, const std::vector<BundleTap>& taps,
-                             const Panels& panels, int64_t panel, Range channels, char* dst) {
+                             const Panels& panels, int64_t panel, const Chunk& chunk, char* dst) {
   const TapSum& sum = plan_.sum;
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   const int64_t width = panels.width(panel);
-  const int64_t steps = length(channels);
+  const int64_t steps = chunk.depth();
   const int64_t elements = int64_t(taps.size()) * steps * width;
   const std::vector<Run> panel_runs = runs(bundle, panels, panel);
   if (panels.present(panel) < width) std::memset(dst, 0, size_t(elements * kernels.acc_bytes));
@@ -272,10 +262,10 @@ void WeightPanels::pack_taps(const Bundle& bundle, const std::vector<BundleTap>&
   for (const BundleTap& tap : taps) {
     for (const Run& run : panel_runs) {
       const int64_t offset =
-          first_weight() + run.offset + tap.offset + channels.begin * sum.weight_src;
+          first_weight() + run.offset + tap.offset + chunk.channels.begin * sum.weight_src;
       kernels.pack(to + run.row * kernels.acc_bytes, width,
-                   sum.weight + offset * kernels.elem_bytes, run.count, run.stride, steps,
-                   sum.weight_src);
+                   sum.weight + offset * kernels.elem_bytes, run.count, run.stride,
+                   chunk.channel_count(), sum.weight_src);
     }
     to += steps * width * kernels.acc_bytes;
   }
@@ -283,10 +273,7 @@ void WeightPanels::pack_taps(const Bundle& bundle, const std::vector<BundleTap>&
 }
 
 void WeightPanels::look_for_nonfinite(const char* panel, int64_t elements) {
-  if (nonfinite_) return;
-  nonfinite_ = plan_.sum.kernels->acc_bytes == 8
-                   ? has_nonfinite(reinterpret_cast<const double*>(panel), elements)
-                   : has_nonfinite(reinterpret_cast<const float*>(panel), elements);
+  nonfinite_ = nonfinite_ || !plan_.sum.products->panel_finite(panel, elements);
 }
 
 }  // namespace mxd::cpu

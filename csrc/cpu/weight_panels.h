@@ -53,11 +53,11 @@ class WeightPanels {
   void find_bundles();
   Panels channel_panels() const;
   int64_t first_weight() const;
-  void pack_all_taps(const Panels& panels, int64_t panel, Range channels, char* dst);
+  void pack_all_taps(const Panels& panels, int64_t panel, const Chunk& chunk, char* dst);
   std::vector<Run> runs(const Bundle& bundle, const Panels& panels, int64_t panel) const;
   // Packs the taps one after the other.
   void pack_taps(const Bundle& bundle, const std::vector<BundleTap>& taps, const Panels& panels,
-                 int64_t panel, Range channels, char* dst);
+                 int64_t panel, const Chunk& chunk, char* dst);
   void look_for_nonfinite(const char* panel, int64_t elements);
 
   const TapSumPlan& plan_;

@@ -69,7 +69,7 @@ py::dict choose(const std::string& pass, const std::string& dtype, int64_t batch
   plan["lanes"] = cpu::name_of(choice.lanes);
   plan["reason"] = choice.reason;
   plan["unfiltered"] = choice.unfiltered ? choice.unfiltered : "";
-  plan["isa"] = kernels.isa;
+  plan["isa"] = cpu::isa_in_use();
   plan["tile"] = std::make_pair(kernels.max_rows, kernels.cols);
   py::list phases;
   for (size_t a = 0; a < axes.size(); ++a) {

@@ -21,6 +21,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -39,13 +40,13 @@ VARIANTS: dict[str, tuple[list[str], list[str]]] = {
 def setup_constants() -> tuple[list[str], dict[str, list[str]]]:
     """COMMON_FLAGS and X86_ISAS of setup.py, without running it."""
     tree = ast.parse((ROOT / "setup.py").read_text())
-    values = {}
+    values: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            if name in ("COMMON_FLAGS", "X86_ISAS"):
+            if name in ("COMMON_FLAGS", "AVX512", "X86_ISAS"):
                 # Lists of strings with *(...) inside: more than ast.literal_eval takes.
-                values[name] = eval(ast.unparse(node.value), {})
+                values[name] = eval(ast.unparse(node.value), dict(values))
     return values["COMMON_FLAGS"], values["X86_ISAS"]
 
 

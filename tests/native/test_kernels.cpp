@@ -20,7 +20,12 @@ template <class Visit>
 void for_each_kernels(const Visit& visit) {
   for (const std::string& isa : cpu::available_isas()) {
     cpu::set_isa(isa);
-    for (const DType dtype : kDTypes) visit(cpu::kernels_for(dtype), dtype);
+    for (const DType dtype : kDTypes) {
+      const cpu::Kernels& numbers = cpu::kernels_for(dtype);
+      const cpu::Kernels& products = cpu::product_kernels_for(dtype);
+      visit(numbers, dtype);
+      if (&products != &numbers) visit(products, dtype);
+    }
   }
 }
 
@@ -28,13 +33,17 @@ DType accumulate_type(DType dtype) {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-double accumulator(const cpu::Kernels& kernels, const std::vector<char>& memory, int64_t index) {
-  return load_element(kernels.acc_bytes == 8 ? DType::kFloat64 : DType::kFloat32,
-                      memory.data() + index * kernels.acc_bytes);
+// A term of an element of a panel.
+double panel_term(const cpu::Kernels& kernels, const std::vector<char>& memory, int64_t index,
+                  int64_t term) {
+  const char* element = memory.data() + index * kernels.acc_bytes;
+  if (kernels.terms == 2) return load_element(DType::kBFloat16, element + 2 * term);
+  return load_element(kernels.acc_bytes == 8 ? DType::kFloat64 : DType::kFloat32, element);
 }
 
 std::string name_of_call(const cpu::Kernels& kernels, DType dtype, const char* primitive) {
-  return std::string(primitive) + " of " + name_of(dtype) + " for " + kernels.isa;
+  const char* pairs = kernels.terms == 2 ? " in pairs" : "";
+  return std::string(primitive) + " of " + name_of(dtype) + pairs + " for " + kernels.isa;
 }
 
 MXD_TEST(kernel_tables, "sizes of each table fit its dtype") {
@@ -42,7 +51,10 @@ MXD_TEST(kernel_tables, "sizes of each table fit its dtype") {
     MXD_CHECK(kernels.elem_bytes == size_of(dtype), "wrong element size");
     MXD_CHECK(kernels.acc_bytes == size_of(accumulate_type(dtype)), "wrong accumulator size");
     MXD_CHECK(kernels.cols == 2 * kernels.vector && kernels.max_rows >= 1, "wrong tile");
-    MXD_CHECK(kernels.isa == cpu::isa_in_use(), "the table of another instruction set");
+    const bool pairs = cpu::isa_in_use() == "avx512_bf16" && dtype == DType::kBFloat16;
+    MXD_CHECK(kernels.terms == 1 || (pairs && kernels.terms == 2), "pairs of another type");
+    MXD_CHECK(kernels.isa == cpu::isa_in_use() || cpu::isa_in_use() == "avx512_bf16",
+              "the table of another instruction set");
   });
   MXD_CHECK(!cpu::set_isa("no such set"), "an unknown instruction set was accepted");
 }
@@ -95,18 +107,20 @@ MXD_TEST(pack, "every path of pack: strides, tails, exact sources, nothing else 
               store_element(dtype, double(e % 251 - 125), src.data() + e * kernels.elem_bytes);
             }
             const int64_t width = rows + 2;
+            const int64_t packed_steps = (steps + kernels.terms - 1) / kernels.terms;
             // Ends with the last element: the caller may have no more.
-            const int64_t count = (steps - 1) * width + rows;
+            const int64_t count = (packed_steps - 1) * width + rows;
             std::vector<char> dst(size_t(count * kernels.acc_bytes), char(0xff));
             kernels.pack(dst.data(), width, src.data(), rows, i_stride, steps, k_stride);
             bool right = true;
-            for (int64_t at = 0; at < count; ++at) {
-              const double value = accumulator(kernels, dst, at);
-              const int64_t i = at % width;
-              const int64_t k = at / width;
-              right =
-                  right && (i < rows ? value == double((i * i_stride + k * k_stride) % 251 - 125)
-                                     : std::isnan(value));
+            for (int64_t at = 0; at < count * kernels.terms; ++at) {
+              const int64_t element = at / kernels.terms;
+              const double value = panel_term(kernels, dst, element, at % kernels.terms);
+              const int64_t i = element % width;
+              const int64_t k = element / width * kernels.terms + at % kernels.terms;
+              const double wanted =
+                  k < steps ? double((i * i_stride + k * k_stride) % 251 - 125) : 0.0;
+              right = right && (i < rows ? value == wanted : std::isnan(value));
             }
             MXD_CHECK(right, name_of_call(kernels, dtype, "pack") + ": rows " +
                                  std::to_string(rows) + " stride " + std::to_string(i_stride) +
@@ -144,7 +158,9 @@ struct Accumulators {
 
 MXD_TEST(gemm, "every register tile, several segments, overwrite and accumulate") {
   for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
-    if (size_of(dtype) == 2) return;  // the same functions as float32's
+    if (size_of(dtype) == 2 && kernels.terms == 1) return;  // the same functions as float32's
+    const DType acc = accumulate_type(dtype);
+    const DType panel = kernels.terms == 2 ? dtype : acc;
     Random random(options().seed);
     const std::vector<cpu::Segment> segments{
         {5, 0, 0, 3}, {0, 4, 1, 1}, {9, 7, 5, 0}, {1, 9, 3, 4}};
@@ -154,17 +170,20 @@ MXD_TEST(gemm, "every register tile, several segments, overwrite and accumulate"
         for (const int col_stride : {cols, cols + 3, 1}) {
           for (const bool accumulate : {false, true}) {
             const int64_t tile_stride = cols + 3;
-            const Accumulators row(dtype, kSteps * rows, random);
-            const Accumulators col(dtype, (kSteps - 1) * col_stride + cols + 3, random);
-            Accumulators tile(dtype, (rows - 1) * tile_stride + cols, random);
+            const int terms = kernels.terms;
+            const Accumulators row(panel, terms * kSteps * rows, random);
+            const Accumulators col(panel, terms * ((kSteps - 1) * col_stride + cols + 3), random);
+            Accumulators tile(acc, (rows - 1) * tile_stride + cols, random);
             for (int64_t i = 0; i < rows; ++i) {
               for (int64_t j = 0; j < cols; ++j) {
                 int64_t& sum = tile.values[size_t(i * tile_stride + j)];
                 if (!accumulate) sum = 0;
                 for (const cpu::Segment& s : segments) {
-                  for (int64_t k = 0; k < s.length; ++k) {
-                    sum += row.values[size_t((s.row_k + k) * rows + i)] *
-                           col.values[size_t(s.col_offset + (s.col_k + k) * col_stride + j)];
+                  for (int64_t k = 0; k < s.length * terms; ++k) {
+                    const int64_t step = k / terms, term = k % terms;
+                    const int64_t at = s.col_offset + (s.col_k + step) * col_stride + j;
+                    sum += row.values[size_t(((s.row_k + step) * rows + i) * terms + term)] *
+                           col.values[size_t(at * terms + term)];
                   }
                 }
               }
