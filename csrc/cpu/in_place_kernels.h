@@ -6,15 +6,16 @@
 
 namespace mxd::cpu {
 
-// A stretch of the summation: `length` consecutive source elements from the pixel's offset + src
-// on, each against the lanes of a panel's weights, one step after the other from `weight` on.
+// A stretch of the summation: `length` steps of the source, its consecutive elements or, in pairs,
+// every two of them, from the pixel's offset + src on, each against the lanes of a panel's weights,
+// one step after the other from `weight` on.
 struct SourceRun {
   int64_t src;
   int64_t weight;
   int64_t length;
 };
 
-// Results of as many pixels as a list has, and of a panel of channels:
+// Results of as many pixels as a list has, of a panel of channels, in the accumulate type:
 //     dst[dst_offsets[p] + c] = start + sum over the runs of
 //         src[src_offsets[p] + run.src + k] * weights[run.weight + k * width + c],   c < channels,
 // summed in the order of the runs, where the sum starts from what dst holds, if `accumulate`, or
@@ -39,7 +40,7 @@ struct InPlaceSum {
 };
 
 struct InPlaceKernels {
-  // Null where elements are converted when they are read.
+  // Null where elements would have to be converted when they are read.
   void (*sum)(const InPlaceSum& sum);
   int vectors;      // of the widest panel
   int least_lanes;  // vectors may be narrower: down to so many lanes, in powers of two

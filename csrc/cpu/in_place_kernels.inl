@@ -51,12 +51,14 @@ constexpr int in_place_rows(int vectors) {
 }
 
 // The vectors are kVectors / kGroups of each of so many groups, from `group` on.
-template <class Acc, int kLanes, int kVectors, int kGroups, int kRows>
+template <class Element, int kLanes, int kVectors, int kGroups, int kRows>
 void in_place_tile(const InPlaceSum& sum, int64_t group, int64_t pixel) {
+  using Acc = typename Element::Acc;
+  using Stored = typename Element::Stored;
   using V = LaneVec<Acc, kLanes>;
   static_assert(kGroups == 1 || kGroups == kVectors, "several groups have a vector each");
   constexpr int kWidth = kVectors / kGroups * kLanes;
-  const Acc* src[kRows];
+  const Stored* src[kRows];
   typename V::Vec acc[kRows][kVectors];
   const auto lanes = [&sum](int v) {
     return kGroups == 1 && v < kVectors - 1 ? int64_t(kLanes)
@@ -69,7 +71,8 @@ void in_place_tile(const InPlaceSum& sum, int64_t group, int64_t pixel) {
   };
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    src[r] = static_cast<const Acc*>(sum.src) + sum.src_offsets[pixel + r] + group * sum.src_group;
+    src[r] =
+        static_cast<const Stored*>(sum.src) + sum.src_offsets[pixel + r] + group * sum.src_group;
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) acc[r][v] = typename V::Vec{};
   }
@@ -93,15 +96,19 @@ void in_place_tile(const InPlaceSum& sum, int64_t group, int64_t pixel) {
     const SourceRun& run = sum.runs[i];
     const Acc* weight =
         static_cast<const Acc*>(sum.weights) + run.weight + group * sum.weight_group;
+    const int64_t end = run.src + run.length * Element::kTerms;
 #pragma GCC unroll 1
-    for (int64_t k = run.src; k < run.src + run.length; ++k) {
+    for (int64_t k = run.src; k < end; k += Element::kTerms) {
       typename V::Vec w[kVectors];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) w[v] = V::load(weight + v * next_weights);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) acc[r][v] += src[r][k + v * src_group] * w[v];
+        for (int v = 0; v < kVectors; ++v) {
+          acc[r][v] = Element::multiply_add(acc[r][v],
+                                            Element::load_step(src[r] + k + v * src_group), w[v]);
+        }
       }
       weight += kWidth;
     }
@@ -113,68 +120,70 @@ void in_place_tile(const InPlaceSum& sum, int64_t group, int64_t pixel) {
   }
 }
 
-template <class Acc, int kLanes, int kVectors, int kGroups, int kRows>
+template <class Element, int kLanes, int kVectors, int kGroups, int kRows>
 inline void in_place_rest(const InPlaceSum& sum, int64_t group, int64_t pixel, int64_t rows) {
   if (rows == kRows) {
-    in_place_tile<Acc, kLanes, kVectors, kGroups, kRows>(sum, group, pixel);
+    in_place_tile<Element, kLanes, kVectors, kGroups, kRows>(sum, group, pixel);
   } else if constexpr (kRows > 1) {
-    in_place_rest<Acc, kLanes, kVectors, kGroups, kRows - 1>(sum, group, pixel, rows);
+    in_place_rest<Element, kLanes, kVectors, kGroups, kRows - 1>(sum, group, pixel, rows);
   }
 }
 
 // Tiles of equal height to within one.
-template <class Acc, int kLanes, int kVectors, int kGroups>
+template <class Element, int kLanes, int kVectors, int kGroups>
 void in_place_panel(const InPlaceSum& sum, int64_t group) {
   constexpr int kRows = in_place_rows(kVectors);
   const int64_t tiles = (sum.pixels + kRows - 1) / kRows;
   int64_t pixel = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t rows = (sum.pixels - pixel + (tiles - tile) - 1) / (tiles - tile);
-    in_place_rest<Acc, kLanes, kVectors, kGroups, kRows>(sum, group, pixel, rows);
+    in_place_rest<Element, kLanes, kVectors, kGroups, kRows>(sum, group, pixel, rows);
     pixel += rows;
   }
 }
 
 // Two groups at a time share what a tile costs beyond its products.
-template <class Acc, int kLanes>
+template <class Element, int kLanes>
 void in_place_groups(const InPlaceSum& sum) {
   int64_t group = 0;
-  for (; group + 2 <= sum.groups; group += 2) in_place_panel<Acc, kLanes, 2, 2>(sum, group);
-  if (group < sum.groups) in_place_panel<Acc, kLanes, 1, 1>(sum, group);
+  for (; group + 2 <= sum.groups; group += 2) in_place_panel<Element, kLanes, 2, 2>(sum, group);
+  if (group < sum.groups) in_place_panel<Element, kLanes, 1, 1>(sum, group);
 }
 
 constexpr int kInPlaceVectors = kMaxRows >= 12 ? 4 : 3;
 constexpr int kNarrowestBytes = 16;
 
-template <class Acc, int kLanes>
+template <class Element, int kLanes>
 void in_place_narrow(const InPlaceSum& sum) {
-  if constexpr (kLanes * int(sizeof(Acc)) >= kNarrowestBytes) {
-    if (sum.lanes == kLanes) return in_place_groups<Acc, kLanes>(sum);
-    in_place_narrow<Acc, kLanes / 2>(sum);
+  if constexpr (kLanes * int(sizeof(typename Element::Acc)) >= kNarrowestBytes) {
+    if (sum.lanes == kLanes) return in_place_groups<Element, kLanes>(sum);
+    in_place_narrow<Element, kLanes / 2>(sum);
   }
 }
 
-template <class Acc>
+template <class Element>
 void in_place_sum(const InPlaceSum& sum) {
-  constexpr int kLanes = Simd<Acc>::kLanes;
-  if (sum.lanes < kLanes) return in_place_narrow<Acc, kLanes / 2>(sum);
+  constexpr int kLanes = Simd<typename Element::Acc>::kLanes;
+  if (sum.lanes < kLanes) return in_place_narrow<Element, kLanes / 2>(sum);
   switch (sum.vectors) {
     case 1:
-      return in_place_groups<Acc, kLanes>(sum);
+      return in_place_groups<Element, kLanes>(sum);
     case 2:
-      return in_place_panel<Acc, kLanes, 2, 1>(sum, 0);
+      return in_place_panel<Element, kLanes, 2, 1>(sum, 0);
     case 3:
-      return in_place_panel<Acc, kLanes, 3, 1>(sum, 0);
+      return in_place_panel<Element, kLanes, 3, 1>(sum, 0);
     default:
-      if constexpr (kInPlaceVectors == 4) in_place_panel<Acc, kLanes, 4, 1>(sum, 0);
+      if constexpr (kInPlaceVectors == 4) in_place_panel<Element, kLanes, 4, 1>(sum, 0);
   }
 }
 
-template <class T>
+template <class Element>
 constexpr InPlaceKernels in_place_kernels_of() {
-  using Acc = typename AccOf<T>::Type;
-  if constexpr (sizeof(T) != sizeof(Acc)) return {nullptr, 0, 0};
-  return {in_place_sum<Acc>, kInPlaceVectors, kNarrowestBytes / int(sizeof(Acc))};
+  using Acc = typename Element::Acc;
+  if constexpr (Element::kTerms * sizeof(typename Element::Stored) != sizeof(Acc)) {
+    return {nullptr, 0, 0};
+  }
+  return {in_place_sum<Element>, kInPlaceVectors, kNarrowestBytes / int(sizeof(Acc))};
 }
 
 }  // namespace

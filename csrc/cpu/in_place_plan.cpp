@@ -13,7 +13,8 @@ constexpr double kMostBoxes = 4096;
 constexpr double kMostTaps = 8192;
 constexpr double kMostWeightBytes = 0x1p40;  // a kernel expanded from one element may have more
 
-constexpr int64_t kPixels = 256;         // of a block
+constexpr int64_t kPixels = 256;                 // of a block
+constexpr int64_t kSumBytes = int64_t(1) << 18;  // of results that are to be rounded
 constexpr int64_t kPixelsOfGroups = 28;  // their source and results stay in the L1 cache meanwhile
 
 // Vectors no wider than a small group asks for.
@@ -46,9 +47,10 @@ std::vector<AxisPiece> pieces_of(const std::vector<AxisTaps>& phases) {
 
 bool in_place_fits(const Problem& problem, Pass pass) {
   const Geometry& g = problem.geometry;
-  const Kernels& kernels = kernels_for(problem.dtype);
+  const Kernels& kernels = product_kernels_for(problem.dtype);
   if (pass == Pass::kWeightGradient || !kernels.in_place.sum) return false;
   const bool forward = pass == Pass::kForward;
+  if ((forward ? g.in_channels : g.out_channels) % kernels.terms != 0) return false;
   const bool data_contiguous = g.in_channels == 1 || problem.data.channel == 1;
   const bool out_contiguous = g.out_channels == 1 || problem.out.channel == 1;
   if (!data_contiguous || !out_contiguous) return false;
@@ -63,11 +65,11 @@ bool in_place_fits(const Problem& problem, Pass pass) {
 }
 
 InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : sum(tap_sum) {
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   lanes = lanes_of(kernels, sum.dst_channels);
   vectors = ceil_div(sum.dst_channels, lanes);
   panel_vectors = kernels.in_place.vectors;
-  parts = ceil_div(sum.src_channels, kInPlaceSteps);
+  parts = ceil_div(sum.src_steps(), kInPlaceSteps);
   for (int a = 0; a < kAxes; ++a) {
     pieces[a] = pieces_of(sum.axes[a]);
     for (const AxisTaps& phase : sum.axes[a]) {
@@ -97,8 +99,20 @@ InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : su
   std::stable_sort(blocks.begin(), blocks.end(),
                    [](const PixelBlock& a, const PixelBlock& b) { return a.place < b.place; });
   weight_bytes = sum.groups * vectors * lanes * steps() * kernels.acc_bytes;
+  rounds = kernels.elem_bytes != kernels.acc_bytes;
+  slice_panels = panels();
+  slice_groups = sum.groups;
+  sum_bytes = 0;
+  if (rounds) {
+    const int64_t vector_bytes = block_pixels * lanes * kernels.acc_bytes;
+    const int64_t most = std::max(kSumBytes / vector_bytes, panel_vectors);
+    slice_panels = std::min(most / panel_vectors, panels());
+    slice_groups = std::min(most, sum.groups);
+    sum_bytes = vector_bytes * (vectors == 1 ? slice_groups : slice_panels * panel_vectors);
+  }
   const int64_t room = std::max(resources.workspace_bytes, kScratchFloorBytes);
-  resident = resources.weights || weight_bytes <= room - kScratchFloorBytes / 4;
+  const int64_t sums = resources.threads->count() * sum_bytes;
+  resident = resources.weights || weight_bytes <= room - kScratchFloorBytes / 4 - sums;
 }
 
 std::vector<SourceRun> InPlacePlan::runs(const Box& box) const {
@@ -116,21 +130,22 @@ std::vector<SourceRun> InPlacePlan::runs(const Box& box) const {
              sum.src.axis[a];
     src_step[a] = std::abs(phase.src_tap_step) * sum.src.axis[a];
   }
+  const int64_t terms = sum.products->terms;
   std::vector<SourceRun> runs;
   for (int64_t p = 0; p < parts; ++p) {
-    const Range channels = part(p);
-    const int64_t count = channels.end - channels.begin;
+    const Range steps = part(p);
+    const int64_t count = steps.end - steps.begin;
     for (int64_t t0 = range[0].begin; t0 < range[0].end; ++t0) {
       for (int64_t t1 = range[1].begin; t1 < range[1].end; ++t1) {
         for (int64_t t2 = range[2].begin; t2 < range[2].end; ++t2) {
           const int64_t place = (t0 * int64_t(tap[1].size()) + t1) * int64_t(tap[2].size()) + t2;
-          const int64_t step = taps() * channels.begin + place * count;
+          const int64_t step = taps() * steps.begin + place * count;
           const int64_t at = src[0] + (t0 - range[0].begin) * src_step[0] + src[1] +
                              (t1 - range[1].begin) * src_step[1] + src[2] +
-                             (t2 - range[2].begin) * src_step[2] + channels.begin;
+                             (t2 - range[2].begin) * src_step[2] + steps.begin * terms;
           SourceRun* last = runs.empty() ? nullptr : &runs.back();
-          if (last && last->src + last->length == at && last->weight + last->length == step &&
-              last->length + count <= kInPlaceSteps) {
+          if (last && last->src + last->length * terms == at &&
+              last->weight + last->length == step && last->length + count <= kInPlaceSteps) {
             last->length += count;
           } else {
             runs.push_back({at, step, count});

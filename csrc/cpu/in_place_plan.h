@@ -41,9 +41,10 @@ class InPlacePlan {
   // The first vector of a panel; they are as equal as possible.
   int64_t first_vector(int64_t panel) const { return vectors * panel / panels(); }
   int64_t taps() const { return int64_t(tap[0].size() * tap[1].size() * tap[2].size()); }
-  int64_t steps() const { return taps() * sum.src_channels; }
+  int64_t steps() const { return taps() * sum.src_steps(); }
+  // Of the source's channels, in steps.
   Range part(int64_t index) const {
-    return {sum.src_channels * index / parts, sum.src_channels * (index + 1) / parts};
+    return {sum.src_steps() * index / parts, sum.src_steps() * (index + 1) / parts};
   }
 
   const TapSum& sum;
@@ -61,6 +62,11 @@ class InPlacePlan {
   std::vector<PixelBlock> blocks;
   int64_t weight_bytes;  // of all panels of all groups
   bool resident;         // whether these are packed before the sums; else by who needs them
+  // Results that are to be rounded are summed in scratch, for so many panels or, where one vector
+  // holds a group's channels, groups at a time. Otherwise all at a time, where the results lie.
+  bool rounds;
+  int64_t slice_panels, slice_groups;
+  int64_t sum_bytes;
 };
 
 }  // namespace mxd::cpu

@@ -33,26 +33,26 @@ struct Panel {
 void pack_steps(const InPlacePlan& plan, int64_t group, const Panel& panel, Range steps,
                 char* dst) {
   const TapSum& sum = plan.sum;
-  const Kernels& kernels = *sum.kernels;
+  const Kernels& kernels = *sum.products;
   if (panel.channels < panel.width) {
     std::memset(dst, 0, size_t((steps.end - steps.begin) * panel.width * kernels.acc_bytes));
   }
   const int64_t first = group * sum.weight_group + panel.channel * sum.weight_dst;
   int64_t step = steps.begin;
   for (int64_t p = 0; p < plan.parts; ++p) {
-    const Range channels = plan.part(p);
-    const int64_t count = channels.end - channels.begin;
-    const int64_t before = plan.taps() * channels.begin;
+    const Range part = plan.part(p);
+    const int64_t count = part.end - part.begin;
+    const int64_t before = plan.taps() * part.begin;
     for (; step < std::min(steps.end, before + plan.taps() * count); step += count) {
       int64_t place = (step - before) / count;
-      int64_t offset = first + channels.begin * sum.weight_src;
+      int64_t offset = first + part.begin * kernels.terms * sum.weight_src;
       for (int a = kAxes - 1; a >= 0; --a) {
         const int64_t taps = int64_t(plan.tap[a].size());
         offset += plan.tap[a][size_t(place % taps)] * sum.weight_tap[a];
         place /= taps;
       }
       kernels.pack(dst, panel.width, sum.weight + offset * kernels.elem_bytes, panel.channels,
-                   sum.weight_dst, count, sum.weight_src);
+                   sum.weight_dst, count * kernels.terms, sum.weight_src);
       dst += count * panel.width * kernels.acc_bytes;
     }
   }
@@ -61,7 +61,7 @@ void pack_steps(const InPlacePlan& plan, int64_t group, const Panel& panel, Rang
 // Where the weights of a panel are among those of all.
 int64_t weight_offset(const InPlacePlan& plan, int64_t group, const Panel& panel) {
   return (group * plan.vectors + panel.vector) * plan.lanes * plan.steps() *
-         plan.sum.kernels->acc_bytes;
+         plan.sum.products->acc_bytes;
 }
 
 void pack_all(const InPlacePlan& plan, const Threads& threads, char* weights) {
@@ -78,7 +78,7 @@ void pack_all(const InPlacePlan& plan, const Threads& threads, char* weights) {
 PreparedWeights::Key key_of(const InPlacePlan& plan) {
   const TapSum& sum = plan.sum;
   PreparedWeights::Key key{int64_t(Algorithm::kInPlaceSum),
-                           int64_t(reinterpret_cast<intptr_t>(sum.kernels)),
+                           int64_t(reinterpret_cast<intptr_t>(sum.products)),
                            sum.groups,
                            sum.src_channels,
                            sum.dst_channels,
@@ -98,14 +98,18 @@ class Worker {
   Worker(const InPlacePlan& plan, const char* weights, const char* bias)
       : plan_(plan),
         sum_(plan.sum),
-        kernels_(*plan.sum.kernels),
+        kernels_(*plan.sum.products),
         weights_(weights),
         bias_(bias),
-        scratch_(weights ? nullptr : new Scratch(own_bytes())),
+        scratch_(own_bytes() || plan.sum_bytes
+                     ? new Scratch(align_up(own_bytes()) + align_up(plan.sum_bytes))
+                     : nullptr),
         own_(weights ? nullptr : scratch_->take<char>(own_bytes())),
+        sums_(plan.rounds ? scratch_->take<char>(plan.sum_bytes) : nullptr),
         runs_(plan.boxes.size()),
         src_offsets_(size_t(plan.block_pixels)),
-        dst_offsets_(size_t(plan.block_pixels)) {}
+        dst_offsets_(size_t(plan.block_pixels)),
+        sum_offsets_(size_t(plan.rounds ? plan.block_pixels : 0)) {}
 
   void operator()(int64_t job) {
     const PixelBlock& block = plan_.blocks[size_t(job)];
@@ -113,15 +117,32 @@ class Worker {
     const std::vector<SourceRun>& runs = runs_of(block.box);
     const int64_t pixels = std::min(plan_.block_pixels, box.pixels - block.first);
     find_pixels(box, block.first, pixels);
-    const bool together = weights_ && plan_.vectors == 1;
-    const int64_t step = together ? sum_.groups : 1;
-    for (int64_t group = 0; group < sum_.groups; group += step) {
-      sum_groups(runs, group, step, pixels);
+    const int64_t together = weights_ && plan_.vectors == 1 ? plan_.slice_groups : 1;
+    for (int64_t group = 0; group < sum_.groups; group += together) {
+      const int64_t groups = std::min(together, sum_.groups - group);
+      for (int64_t panel = 0; panel < plan_.panels(); panel += plan_.slice_panels) {
+        const Slice slice{group, groups, panel,
+                          std::min(panel + plan_.slice_panels, plan_.panels())};
+        sum_slice(runs, slice, pixels);
+        if (plan_.rounds) round(slice);
+      }
     }
   }
 
  private:
+  // Groups and panels that are summed together.
+  struct Slice {
+    int64_t group, groups;
+    int64_t first_panel, last_panel;
+  };
+  // Results that follow each other on the innermost axis.
+  struct Line {
+    int64_t pixel, pixels;  // of the block
+    int64_t dst, dst_step;
+  };
+
   int64_t own_bytes() const {
+    if (weights_) return 0;
     return 2 * kInPlaceSteps * plan_.panel_vectors * plan_.lanes * kernels_.acc_bytes;
   }
 
@@ -136,48 +157,92 @@ class Worker {
     return runs_[box];
   }
 
-  // Some runs for all panels, then the next: the results keep the sums.
-  void sum_groups(const std::vector<SourceRun>& runs, int64_t group, int64_t groups,
-                  int64_t pixels) {
+  // The vector of a slice's sums at which those of a panel begin.
+  int64_t sum_vector(const Slice& slice, const Panel& panel) const {
+    return panel.vector - plan_.first_vector(slice.first_panel);
+  }
+  // Elements from one pixel's sums to the next, in scratch.
+  int64_t sum_width(const Slice& slice) const {
+    const int64_t vectors =
+        plan_.first_vector(slice.last_panel) - plan_.first_vector(slice.first_panel);
+    return slice.groups * vectors * plan_.lanes;
+  }
+
+  // Some runs for all panels, then the next: the sums are kept meanwhile.
+  void sum_slice(const std::vector<SourceRun>& runs, const Slice& slice, int64_t pixels) {
+    const int64_t width = sum_width(slice);
+    for (size_t p = 0; p < sum_offsets_.size(); ++p) sum_offsets_[p] = int64_t(p) * width;
     size_t first = 0;
     do {
       size_t last = first;
       for (int64_t steps = 0; last < runs.size() && steps < kInPlaceSteps; ++last) {
         steps += runs[last].length;
       }
-      for (int64_t panel = 0; panel < plan_.panels(); ++panel) {
-        sum_panel(group, groups, Panel(plan_, panel), runs.data() + first, last - first, first > 0,
-                  pixels);
+      for (int64_t panel = slice.first_panel; panel < slice.last_panel; ++panel) {
+        sum_panel(slice, Panel(plan_, panel), runs.data() + first, last - first, first > 0, pixels);
       }
       first = last;
     } while (first < runs.size());
   }
 
-  void sum_panel(int64_t group, int64_t groups, const Panel& panel, const SourceRun* runs,
-                 size_t count, bool accumulate, int64_t pixels) {
+  void sum_panel(const Slice& slice, const Panel& panel, const SourceRun* runs, size_t count,
+                 bool accumulate, int64_t pixels) {
+    const int64_t group = slice.group;
     InPlaceSum call{};
     call.src = static_cast<const char*>(sum_.src.data) +
                group * sum_.src_channels * sum_.src.channel * kernels_.elem_bytes;
     call.src_offsets = src_offsets_.data();
-    call.dst = static_cast<char*>(sum_.dst.data) +
-               (group * sum_.dst_channels + panel.channel) * sum_.dst.channel * kernels_.elem_bytes;
-    call.dst_offsets = dst_offsets_.data();
+    if (plan_.rounds) {
+      call.dst = sums_ + sum_vector(slice, panel) * plan_.lanes * kernels_.acc_bytes;
+      call.dst_offsets = sum_offsets_.data();
+      call.dst_group = plan_.lanes;
+      call.channels = panel.width;
+    } else {
+      call.dst = dst_of(group, panel.channel);
+      call.dst_offsets = dst_offsets_.data();
+      call.dst_group = sum_.dst_channels * sum_.dst.channel;
+      call.channels = panel.channels;
+      call.bias = bias_of(group, panel);
+    }
     call.pixels = pixels;
     call.weights = weights_ ? weights_ + weight_offset(plan_, group, panel) : own_;
     place_weights(group, panel, runs, count);
     call.runs = placed_.data();
     call.run_count = int64_t(placed_.size());
-    call.channels = panel.channels;
     call.vectors = int(panel.vectors);
     call.lanes = int(plan_.lanes);
-    const int64_t vector = group * plan_.vectors + panel.vector;
-    call.bias = bias_ ? bias_ + vector * plan_.lanes * kernels_.acc_bytes : nullptr;
     call.accumulate = accumulate;
-    call.groups = groups;
+    call.groups = slice.groups;
     call.src_group = sum_.src_channels * sum_.src.channel;
-    call.dst_group = sum_.dst_channels * sum_.dst.channel;
     call.weight_group = plan_.steps() * plan_.lanes;
     kernels_.in_place.sum(call);
+  }
+
+  char* dst_of(int64_t group, int64_t channel) const {
+    return static_cast<char*>(sum_.dst.data) +
+           (group * sum_.dst_channels + channel) * sum_.dst.channel * kernels_.elem_bytes;
+  }
+
+  const char* bias_of(int64_t group, const Panel& panel) const {
+    const int64_t vector = group * plan_.vectors + panel.vector;
+    return bias_ ? bias_ + vector * plan_.lanes * kernels_.acc_bytes : nullptr;
+  }
+
+  // Takes the sums of a slice to where the results lie.
+  void round(const Slice& slice) {
+    const int64_t width = sum_width(slice);
+    for (int64_t g = 0; g < slice.groups; ++g) {
+      for (int64_t panel = slice.first_panel; panel < slice.last_panel; ++panel) {
+        const Panel at(plan_, panel);
+        const int64_t column = (g + sum_vector(slice, at)) * plan_.lanes;
+        for (const Line& line : lines_) {
+          kernels_.store(
+              dst_of(slice.group + g, at.channel) + line.dst * kernels_.elem_bytes, line.dst_step,
+              1, sums_ + (line.pixel * width + column) * kernels_.acc_bytes, width, line.pixels,
+              at.channels, bias_of(slice.group + g, at), 0, bias_ != nullptr);
+        }
+      }
+    }
   }
 
   // The runs, with the places of their weights in the packed panel.
@@ -201,6 +266,7 @@ class Worker {
   void find_pixels(const Box& box, int64_t first, int64_t pixels) {
     int64_t at[kAxes], src_step[kAxes], dst_step[kAxes], dst_first = 0, extent[kAxes];
     int64_t batch = first;
+    lines_.clear();
     for (int a = kAxes - 1; a >= 0; --a) {
       const AxisPiece& piece = plan_.piece(box, a);
       const AxisTaps& phase = sum_.axes[a][size_t(piece.phase)];
@@ -215,6 +281,10 @@ class Worker {
       const int64_t src = batch * sum_.src.batch + at[0] * src_step[0] + at[1] * src_step[1];
       const int64_t dst =
           dst_first + batch * sum_.dst.batch + at[0] * dst_step[0] + at[1] * dst_step[1];
+      if (plan_.rounds) {
+        lines_.push_back(
+            {p, std::min(extent[2] - at[2], pixels - p), dst + at[2] * dst_step[2], dst_step[2]});
+      }
       for (; at[2] < extent[2] && p < pixels; ++at[2], ++p) {
         src_offsets_[size_t(p)] = src + at[2] * src_step[2];
         dst_offsets_[size_t(p)] = dst + at[2] * dst_step[2];
@@ -234,11 +304,14 @@ class Worker {
   const char* const weights_;
   const char* const bias_;
   std::unique_ptr<Scratch> scratch_;
-  char* const own_;  // weights of the runs at hand, if all of them have no room
+  char* const own_;   // weights of the runs at hand, if all of them have no room
+  char* const sums_;  // of a slice, if they are to be rounded
   std::vector<std::vector<SourceRun>> runs_;  // of each box, once they were needed
   size_t kept_ = 0;                           // of these, in all
   std::vector<SourceRun> placed_;
   std::vector<int64_t> src_offsets_, dst_offsets_;  // of the block's pixels
+  std::vector<int64_t> sum_offsets_;                // likewise, of their sums
+  std::vector<Line> lines_;                         // of the block, if sums are to be rounded
 };
 
 // The bias of each group, padded to whole vectors.

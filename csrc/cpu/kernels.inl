@@ -242,7 +242,7 @@ constexpr Kernels kernels_of(const char* isa) {
           depthwise_kernels_of<T>(),
           filter_kernels_of<T>(),
           outer_kernels_of<T>(),
-          in_place_kernels_of<T>()};
+          in_place_kernels_of<Element>()};
 }
 
 }  // namespace

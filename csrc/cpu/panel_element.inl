@@ -77,13 +77,19 @@ struct Number {
   }
   Acc load_one(const T* p) const { return to_acc(*p); }
 
-  // A vector of elements that follow each other in the sum: `steps` numbers kStride apart.
+  // An element whose terms are contiguous; and a vector of elements that follow each other in the
+  // sum, `steps` numbers kStride apart.
+  static Acc load_step(const T* p) { return to_acc(*p); }
   template <int kStride>
   static Vec<Acc> load_steps(const T* p, int64_t steps) {
     return load_strided<kStride>(p, steps);
   }
 
-  static Vec<Acc> multiply_add(Vec<Acc> sum, Acc row, Vec<Acc> col) { return sum + row * col; }
+  // Of vectors of any width.
+  template <class V>
+  static inline __attribute__((always_inline)) V multiply_add(V sum, Acc row, V col) {
+    return sum + row * col;
+  }
 
   static bool finite(const void* elements, int64_t count) {
     return all_finite<Acc>(elements, count);
@@ -118,6 +124,11 @@ struct Pair {
     return bit_cast<float>(uint32_t(p->bits) | (both_ ? uint32_t(p[stride_].bits) << 16 : 0u));
   }
 
+  static float load_step(const BFloat16* p) {
+    float element;
+    std::memcpy(&element, p, sizeof(element));
+    return element;
+  }
   template <int kStride>
   static Vec<float> load_steps(const BFloat16* p, int64_t steps) {
     static_assert(kStride == 1, "pairs of terms further apart are read one by one");
@@ -125,8 +136,15 @@ struct Pair {
     return (Vec<float>)_mm512_maskz_loadu_epi16(wanted, p);
   }
 
-  static Vec<float> multiply_add(Vec<float> sum, float row, Vec<float> col) {
-    return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(row), (__m512bh)col);
+  template <class V>
+  static inline __attribute__((always_inline)) V multiply_add(V sum, float row, V col) {
+    if constexpr (sizeof(V) == 64) {
+      return (V)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(row), (__m512bh)col);
+    } else if constexpr (sizeof(V) == 32) {
+      return (V)_mm256_dpbf16_ps((__m256)sum, (__m256bh)_mm256_set1_ps(row), (__m256bh)col);
+    } else {
+      return (V)_mm_dpbf16_ps((__m128)sum, (__m128bh)_mm_set1_ps(row), (__m128bh)col);
+    }
   }
 
   static bool finite(const void* elements, int64_t count) {

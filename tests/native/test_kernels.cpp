@@ -205,6 +205,9 @@ MXD_TEST(in_place,
   for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
     if (!kernels.in_place.sum) return;
     Random random(options().seed);
+    const int64_t terms = kernels.terms;
+    const DType acc = accumulate_type(dtype);
+    const DType panel = terms == 2 ? dtype : acc;
     const std::vector<cpu::SourceRun> runs{{2, 0, 3}, {9, 4, 1}, {0, 3, 0}, {5, 5, 4}};
     constexpr int64_t kSteps = 9, kSpan = 13;
     for (int lanes = kernels.in_place.least_lanes; lanes <= kernels.vector; lanes *= 2) {
@@ -217,10 +220,10 @@ MXD_TEST(in_place,
           const bool accumulate = draw(random, 0, 1) == 1;
           const bool biased = draw(random, 0, 1) == 1;
           const int64_t pixel = groups * kSpan;
-          const Accumulators src(dtype, pixels * pixel, random);
-          const Accumulators weights(dtype, groups * kSteps * width, random);
-          const Accumulators bias(dtype, groups * width, random);
-          Accumulators dst(dtype, pixels * groups * (channels + 2), random);
+          const Accumulators src(panel, pixels * pixel, random);
+          const Accumulators weights(panel, terms * groups * kSteps * width, random);
+          const Accumulators bias(acc, groups * width, random);
+          Accumulators dst(acc, pixels * groups * (channels + 2), random);
           std::vector<int64_t> src_offsets, dst_offsets;
           for (int64_t p = 0; p < pixels; ++p) {
             src_offsets.push_back((pixels - 1 - p) * pixel);
@@ -231,9 +234,10 @@ MXD_TEST(in_place,
             int64_t& sum = dst.values[size_t(dst_offsets[size_t(p)] + g * (channels + 2) + c)];
             if (!accumulate) sum = biased ? bias.values[size_t(g * width + c)] : 0;
             for (const cpu::SourceRun& run : runs) {
-              for (int64_t k = 0; k < run.length; ++k) {
+              for (int64_t k = 0; k < run.length * terms; ++k) {
+                const int64_t at = ((g * kSteps + run.weight + k / terms) * width + c) * terms;
                 sum += src.values[size_t(src_offsets[size_t(p)] + g * kSpan + run.src + k)] *
-                       weights.values[size_t((g * kSteps + run.weight + k) * width + c)];
+                       weights.values[size_t(at + k % terms)];
               }
             }
           }
