@@ -189,12 +189,15 @@ CellPanels::Cells CellPanels::whole_cells(const Panel& panel, const CellBlock& b
 
 void CellPanels::pack(const CellBlock& block, void* dst) const {
   for (const Panel& panel : panels_) {
-    const Target target{&block, panel.width,
-                        static_cast<char*>(dst) + offset(panel) * kernels_.acc_bytes};
-    const Cells whole = whole_cells(panel, block);
-    if (!whole.empty) pack_whole(panel, whole, target);
-    if (panel.gaps) pack_border(panel, whole, target);
+    pack_panel(panel, block, static_cast<char*>(dst) + offset(panel) * kernels_.acc_bytes);
   }
+}
+
+void CellPanels::pack_panel(const Panel& panel, const CellBlock& block, void* dst) const {
+  const Target target{&block, panel.width, static_cast<char*>(dst)};
+  const Cells whole = whole_cells(panel, block);
+  if (!whole.empty) pack_whole(panel, whole, target);
+  if (panel.gaps) pack_border(panel, whole, target);
 }
 
 void CellPanels::pack_whole(const Panel& panel, const Cells& whole, const Target& target) const {

@@ -86,9 +86,10 @@ class CellPanels {
   // `steps` is the most that a block will have.
   void arrange(const EntrySet& set, bool as_cols, int64_t steps);
 
-  // Packs all entries of a block. Where an entry has no pixel, a panel with gaps holds 0; other
-  // panels are not written there.
+  // Packs all entries of a block, or those of a panel. Where an entry has no pixel, a panel with
+  // gaps holds 0; other panels are not written there.
   void pack(const CellBlock& block, void* dst) const;
+  void pack_panel(const Panel& panel, const CellBlock& block, void* dst) const;
 
   const std::vector<Panel>& panels() const { return panels_; }
   const std::vector<Piece>& pieces() const { return pieces_; }

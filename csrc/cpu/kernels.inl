@@ -241,7 +241,7 @@ constexpr Kernels kernels_of(const char* isa) {
           interleave<Acc>,
           depthwise_kernels_of<T>(),
           filter_kernels_of<T>(),
-          outer_kernels_of<T>(),
+          outer_kernels_of<Element>(),
           in_place_kernels_of<Element>()};
 }
 

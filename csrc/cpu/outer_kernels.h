@@ -21,6 +21,12 @@ struct OuterKernels {
   Copy pack;   // from the storage type to the accumulate type: turns memory into panels
   Copy store;  // and back: accumulators into a tensor
 
+  // Packs steps of a panel of numbers in pairs (see kernels.h): pair m < pairs holds steps 2m and
+  // 2m + 1 of it, or 0 where these are not in [begin, end). src is where step `begin` lies.
+  // Null where there are no pairs.
+  void (*pair)(void* dst, int64_t width, const void* src, int64_t begin, int64_t end,
+               int64_t pairs);
+
   // Whether none of `count` consecutive values of the accumulate type is Inf or NaN.
   bool (*all_finite)(const void* values, int64_t count);
 };

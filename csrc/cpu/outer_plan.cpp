@@ -72,6 +72,7 @@ OuterPlan::OuterPlan(const Problem& problem, Lanes lanes, const Resources& resou
   choose_entry_order();
   cut_steps();
   cut_pixels();
+  choose_pairs();
   cut_weight(1);
   splits = 1;
   if (tiles < kWantedJobs) {
@@ -85,7 +86,8 @@ OuterPlan::OuterPlan(const Problem& problem, Lanes lanes, const Resources& resou
 }
 
 int64_t OuterPlan::scratch_bytes() const {
-  return (data_elements + out_elements + (splits > 1 ? 2 : 1) * tile_elements) * kernels.acc_bytes;
+  return (data_elements + out_elements + number_elements + (splits > 1 ? 2 : 1) * tile_elements) *
+         kernels.acc_bytes;
 }
 
 // The phases of the innermost axis lie next to each other in memory if its pixels do. Side by side
@@ -135,6 +137,40 @@ void OuterPlan::cut_pixels() {
   blocks = batch.pieces() * box[0].pieces() * box[1].pieces() * box[2].pieces();
 }
 
+bool OuterPlan::both_parities(int64_t images) const {
+  return steps[2].step > 1 && axis[2].reach * images % 2 == 1;
+}
+
+PairRows OuterPlan::data_rows(const CellBlock& data) const {
+  return {data.size(0) * data.size(1), data.size(2) * data.images(), both_parities(data.images())};
+}
+
+PairRows OuterPlan::out_rows(const WeightTile& tile, const CellBlock& data,
+                             const CellBlock& out) const {
+  const int64_t cells = data.size(2) + axis[2].reach * (size_of(tile.steps[2]) - 1);
+  return {out.size(0) * out.size(1), cells * data.images(), both_parities(data.images())};
+}
+
+// Short rows waste more on zeros than pairs save.
+void OuterPlan::choose_pairs() {
+  constexpr int64_t kLeastRow = 4;
+  pairs = &product_kernels_for(problem.dtype);
+  data_pairs = out_pairs = 0;
+  if (!pairs->outer.pair || box[2].step * batch.step < kLeastRow) {
+    pairs = nullptr;
+    return;
+  }
+  for (const int64_t images : {batch.step, batch.step - 1}) {  // the last block may have less
+    if (images == 0) continue;
+    const bool both = both_parities(images);
+    const PairRows data(box[0].step * box[1].step, box[2].step * images, both);
+    data_pairs = std::max(data_pairs, (both ? 2 : 1) * data.rows * data.pairs);
+    const auto cells = [this](int a) { return box[a].step + axis[a].reach * (steps[a].step - 1); };
+    const PairRows out(cells(0) * cells(1), cells(2) * images, both);
+    out_pairs = std::max(out_pairs, out.rows * out.pairs);
+  }
+}
+
 // A tile is about as wide in entries as in channels: then neither operand is packed too often.
 void OuterPlan::cut_weight(int64_t times) {
   const Geometry& g = problem.geometry;
@@ -151,7 +187,7 @@ void OuterPlan::cut_weight(int64_t times) {
   };
   int64_t wanted =
       std::max(int64_t(std::sqrt(double(products))), products / channel_width(g.in_channels));
-  wanted = std::min(wanted, times * kBuffers.out_bytes / acc / out_steps);
+  wanted = std::min(wanted, times * kBuffers.out_bytes / acc / std::max(out_steps, out_pairs));
   // Filters are cut first, then phases from the outside: a tile that has all phases of a filter
   // has all its taps, which are stored together.
   for (int a = 0; a < kAxes; ++a) phases[a] = {axis[a].phases, axis[a].phases};
@@ -165,11 +201,13 @@ void OuterPlan::cut_weight(int64_t times) {
     phase_count = phases[0].step * phases[1].step * phases[2].step;
   }
   const int64_t entries = choose_panels();
-  const int64_t room = std::min(products / entries, times * kBuffers.data_bytes / acc / data_steps);
+  const int64_t most_steps = std::max(data_steps, data_pairs);
+  const int64_t room = std::min(products / entries, times * kBuffers.data_bytes / acc / most_steps);
   channels = even_cut(g.in_channels, std::max(room, int64_t(kernels.max_rows)), channel_grain);
   const int64_t width = channel_width(channels.step);
-  data_elements = width * data_steps;
-  out_elements = entries * out_steps;
+  data_elements = width * most_steps;
+  out_elements = entries * std::max(out_steps, out_pairs);
+  number_elements = pairs ? kernels.cols * std::max(data_steps, out_steps) : 0;
   tile_elements = steps[0].step * steps[1].step * steps[2].step * entries * width;
   tiles = g.groups * channels.pieces() * filters.pieces();
   for (int a = 0; a < kAxes; ++a) tiles *= phases[a].pieces() * steps[a].pieces();

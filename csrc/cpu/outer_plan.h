@@ -56,6 +56,27 @@ struct WeightTile {
   int64_t step_count() const;
 };
 
+// A block whose steps go in pairs. Its rows, the cells of all images along the innermost axis, are
+// filled up with zeros: an input meets a tap some steps further on in a row of out, and where that
+// is an odd number, pairs of data of the other parity meet the same pairs of out.
+//
+//     even   (0 1) (2 3) (4 .)        odd   (. 0) (1 2) (3 4)
+struct PairRows {
+  PairRows(int64_t rows, int64_t length, bool both_parities)
+      : rows(rows),
+        length(length),
+        both_parities(both_parities),
+        pairs((length + (both_parities ? 2 : 1)) / 2) {}
+
+  // The pairs of a row that hold its steps.
+  int64_t pairs_of(bool odd) const { return odd ? length / 2 + 1 : (length + 1) / 2; }
+
+  int64_t rows;
+  int64_t length;      // steps of a row
+  bool both_parities;  // whether some step j of a tile asks for the other
+  int64_t pairs;       // from one row to the next
+};
+
 struct OuterPlan {
   OuterPlan(const Problem& problem, Lanes lanes, const Resources& resources);
 
@@ -65,6 +86,9 @@ struct OuterPlan {
   CellBlock data_block(int64_t index) const;
   // The cells of out that the pixels of a block meet. Empty if there are none.
   CellBlock out_block(const WeightTile& tile, const CellBlock& data) const;
+  // The rows of such blocks, those of out reaching as far as the steps j of the tile do.
+  PairRows data_rows(const CellBlock& data) const;
+  PairRows out_rows(const WeightTile& tile, const CellBlock& data, const CellBlock& out) const;
   // What a worker needs that sums whole tiles.
   int64_t scratch_bytes() const;
   // Whether some tap meets no output: its gradient is zero, and no tile has it.
@@ -72,6 +96,7 @@ struct OuterPlan {
 
   const Problem& problem;
   const Kernels& kernels;
+  const Kernels* pairs;    // that multiply pairs, if these pay
   bool lanes_are_entries;  // of out; else the lanes are the channels of data
   TapAxis axis[kAxes];
   CellAxis data_axis[kAxes], out_axis[kAxes];
@@ -87,12 +112,16 @@ struct OuterPlan {
 
   // The largest of any tile and block; elements of the accumulate type.
   int64_t data_steps, out_steps;
+  int64_t data_pairs, out_pairs;  // steps of panels of pairs, those of data of both parities
   int64_t data_elements, out_elements, tile_elements;
+  int64_t number_elements;  // of a panel of numbers that is to be packed in pairs
 
  private:
   void choose_entry_order();
   void cut_steps();
   void cut_pixels();
+  void choose_pairs();
+  bool both_parities(int64_t images) const;
   void cut_weight(int64_t times);
   int64_t choose_panels();
 };

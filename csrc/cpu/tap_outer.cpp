@@ -25,6 +25,7 @@ class Worker {
         scratch_(scratch_bytes(plan)),
         data_(scratch_.take<Acc>(plan.data_elements)),
         out_(scratch_.take<Acc>(plan.out_elements)),
+        numbers_(scratch_.take<Acc>(plan.number_elements)),
         corner_(scratch_.take<Acc>(kernels_.max_rows * kernels_.cols)),
         data_panels_(kernels_, plan.problem.data, plan.data_axis),
         out_panels_(kernels_, plan.problem.out, plan.out_axis) {}
@@ -32,6 +33,7 @@ class Worker {
   static int64_t scratch_bytes(const OuterPlan& plan) {
     const int64_t acc = int64_t(sizeof(Acc));
     return align_up(plan.data_elements * acc) + align_up(plan.out_elements * acc) +
+           align_up(plan.number_elements * acc) +
            align_up(plan.kernels.max_rows * plan.kernels.cols * acc);
   }
 
@@ -40,9 +42,18 @@ class Worker {
     locate(index);
     const int64_t first = plan_.blocks * split / plan_.splits;
     const int64_t last = plan_.blocks * (split + 1) / plan_.splits;
+    const auto finite = [&] { return all_finite(sum, tile_.step_count() * rows() * cols()); };
+    in_pairs_ = plan_.pairs != nullptr;
+    if (in_pairs_) {
+      for (int64_t b = first; b < last; ++b) add_pairs(plan_.data_block(b), sum, b > first);
+      if (finite()) return;  // else a zero may have met an Inf
+      in_pairs_ = false;
+    }
+    clear_padding(data_panels_, plan_.data_steps, data_);
+    clear_padding(out_panels_, plan_.out_steps, out_);
     for (int64_t b = first; b < last; ++b) add_block(plan_.data_block(b), false, sum, b > first);
     // A gap is a zero in out, which an Inf in data turns into a NaN.
-    if (!out_panels_.any_gaps() || all_finite(sum, tile_.step_count() * rows() * cols())) return;
+    if (!out_panels_.any_gaps() || finite()) return;
     for (int64_t b = first; b < last; ++b) add_block(plan_.data_block(b), true, sum, b > first);
   }
 
@@ -66,8 +77,6 @@ class Worker {
     data_panels_.arrange(plan_.data_entries(tile_), !plan_.lanes_are_entries, plan_.data_steps);
     out_panels_.arrange(plan_.out_entries(tile_), plan_.lanes_are_entries, plan_.out_steps);
     meetings_.resize(size_t(tile_.step_count()));
-    clear_padding(data_panels_, plan_.data_steps, data_);
-    clear_padding(out_panels_, plan_.out_steps, out_);
   }
 
   // What packing leaves alone, beside the last entries, must not slow down the arithmetic.
@@ -96,6 +105,56 @@ class Worker {
     }
   }
 
+  // The same in pairs, zeros at the ends of the rows.
+  void add_pairs(const CellBlock& data, Acc* sum, bool accumulate) {
+    const CellBlock out = plan_.out_block(tile_, data);
+    const PairRows rows = plan_.data_rows(data);
+    for (const CellPanels::Panel& panel : data_panels_.panels()) {
+      Acc* dst = data_ + panel.begin * plan_.data_pairs;
+      pack_pairs(data_panels_, panel, data, data.cells[2].begin, rows, false, dst);
+      if (!rows.both_parities) continue;
+      dst += rows.rows * rows.pairs * panel.width;
+      pack_pairs(data_panels_, panel, data, data.cells[2].begin, rows, true, dst);
+    }
+    const int64_t first_cell = data.cells[2].begin + plan_.axis[2].reach * tile_.steps[2].begin;
+    for (const CellPanels::Panel& panel : out_panels_.panels()) {
+      if (out.steps() == 0) break;
+      pack_pairs(out_panels_, panel, out, first_cell, plan_.out_rows(tile_, data, out), false,
+                 out_ + panel.begin * plan_.out_pairs);
+    }
+    for (Meeting& meeting : meetings_) meeting.listed = false;
+    for (const CellPanels::Panel& panel : out_panels_.panels()) {
+      find_meetings(data, out, panel.phases);
+      add_panel(panel, sum, accumulate);
+    }
+  }
+
+  // Packs a panel's rows of pairs, which begin at a cell that the block need not have.
+  void pack_pairs(const CellPanels& panels, const CellPanels::Panel& panel, const CellBlock& block,
+                  int64_t first_cell, const PairRows& rows, bool odd, Acc* dst) {
+    const int64_t images = block.images();
+    Range cells = block.cells[2];
+    if (!panel.gaps) {  // what it lacks has not been written
+      const Range with = panels.cells_with(2, panel.phases[2]);
+      cells = {std::max(cells.begin, with.begin), std::min(cells.end, with.end)};
+      cells.end = std::max(cells.begin, cells.end);
+    }
+    if (!odd) {
+      if (panel.present < panel.width) {
+        std::memset(numbers_, 0, size_t(block.steps() * panel.width) * sizeof(Acc));
+      }
+      panels.pack_panel(panel, block, numbers_);
+    }
+    const int64_t begin = (cells.begin - first_cell) * images + odd;
+    const int64_t end = (cells.end - first_cell) * images + odd;
+    const Acc* src = numbers_ + (cells.begin - block.cells[2].begin) * images * panel.width;
+    for (int64_t row = 0; row < rows.rows; ++row) {
+      plan_.pairs->outer.pair(dst, panel.width, src, begin, end, rows.pairs);
+      src += block.size(2) * images * panel.width;
+      dst += rows.pairs * panel.width;
+    }
+  }
+
   // Lists for every step j which inputs meet the phases.
   void find_meetings(const CellBlock& data, const CellBlock& out, const Range (&phases)[kAxes]) {
     auto meeting = meetings_.begin();
@@ -118,8 +177,9 @@ class Worker {
       const Range with{phases[a].begin, std::min(phases[a].end, axis.phases_with(j[a]))};
       const Range cells = with.begin < with.end ? out_panels_.cells_with(a, with) : Range{};
       const int64_t shift = axis.reach * j[a];
-      const Range inputs{std::max(cells.begin - shift, data.cells[a].begin),
-                         std::min(cells.end - shift, data.cells[a].end)};
+      Range inputs{std::max(cells.begin - shift, data.cells[a].begin),
+                   std::min(cells.end - shift, data.cells[a].end)};
+      if (in_pairs_ && a == 2 && inputs.begin < inputs.end) inputs = data.cells[2];  // and zeros
       same = same && inputs.begin == meeting.inputs[a].begin && inputs.end == meeting.inputs[a].end;
       meeting.inputs[a] = inputs;
     }
@@ -137,10 +197,35 @@ class Worker {
     const int64_t length = (in[2].end - in[2].begin) * data.images();
     const int64_t rows = (in[0].end - in[0].begin) * (in[1].end - in[1].begin);
     meeting.segments.reserve(size_t(std::min(rows, kFewRows)));
+    if (in_pairs_) return list_rows_of_pairs(data, out, j, meeting);
     for (int64_t i0 = in[0].begin; i0 < in[0].end; ++i0) {
       for (int64_t i1 = in[1].begin; i1 < in[1].end; ++i1) {
         const int64_t data_k = data.step(i0, i1, in[2].begin);
         const int64_t out_k = out.step(i0 + shift[0], i1 + shift[1], in[2].begin + shift[2]);
+        append(plan_.lanes_are_entries ? Segment{data_k, out_k, 0, length}
+                                       : Segment{out_k, data_k, 0, length},
+               meeting.segments);
+      }
+    }
+  }
+
+  void list_rows_of_pairs(const CellBlock& data, const CellBlock& out, const int64_t (&j)[kAxes],
+                          Meeting& meeting) {
+    const PairRows data_rows = plan_.data_rows(data);
+    const int64_t out_pairs = plan_.out_rows(tile_, data, out).pairs;
+    const int64_t shift = plan_.axis[2].reach * (j[2] - tile_.steps[2].begin) * data.images();
+    const bool odd = shift % 2 == 1;
+    const int64_t length = data_rows.pairs_of(odd);
+    const auto row_of = [](const CellBlock& block, int64_t c0, int64_t c1) {
+      return (c0 - block.cells[0].begin) * block.size(1) + c1 - block.cells[1].begin;
+    };
+    for (int64_t i0 = meeting.inputs[0].begin; i0 < meeting.inputs[0].end; ++i0) {
+      for (int64_t i1 = meeting.inputs[1].begin; i1 < meeting.inputs[1].end; ++i1) {
+        const int64_t data_row = row_of(data, i0, i1) + (odd ? data_rows.rows : 0);
+        const int64_t out_row =
+            row_of(out, i0 + plan_.axis[0].reach * j[0], i1 + plan_.axis[1].reach * j[1]);
+        const int64_t data_k = data_row * data_rows.pairs;
+        const int64_t out_k = out_row * out_pairs + shift / 2;
         append(plan_.lanes_are_entries ? Segment{data_k, out_k, 0, length}
                                        : Segment{out_k, data_k, 0, length},
                meeting.segments);
@@ -170,12 +255,15 @@ class Worker {
   void multiply(const CellPanels::Panel& data, const CellPanels::Panel& out,
                 const std::vector<Segment>& segments, Acc* dst, int64_t stride, bool accumulate) {
     const bool entries = plan_.lanes_are_entries;
-    const Acc* data_panel = data_ + data_panels_.offset(data);
-    const Acc* out_panel = out_ + out_panels_.offset(out);
-    kernels_.gemm(int(entries ? data.width : out.width), int(entries ? out.width : data.width),
-                  entries ? data_panel : out_panel, entries ? out_panel : data_panel,
-                  entries ? out.width : data.width, segments.data(), int64_t(segments.size()), dst,
-                  stride, accumulate);
+    const Acc* data_panel =
+        data_ + (in_pairs_ ? data.begin * plan_.data_pairs : data_panels_.offset(data));
+    const Acc* out_panel =
+        out_ + (in_pairs_ ? out.begin * plan_.out_pairs : out_panels_.offset(out));
+    const Kernels& kernels = in_pairs_ ? *plan_.pairs : kernels_;
+    kernels.gemm(int(entries ? data.width : out.width), int(entries ? out.width : data.width),
+                 entries ? data_panel : out_panel, entries ? out_panel : data_panel,
+                 entries ? out.width : data.width, segments.data(), int64_t(segments.size()), dst,
+                 stride, accumulate);
   }
 
   Acc* corner_of(const CellPanels::Panel& data, const CellPanels::Panel& out, int64_t j, Acc* sum) {
@@ -260,7 +348,9 @@ class Worker {
   Scratch scratch_;
   Acc* data_;
   Acc* out_;
+  Acc* numbers_;  // a panel that is to be packed in pairs
   Acc* corner_;
+  bool in_pairs_ = false;
   CellPanels data_panels_, out_panels_;
   // The tile at hand.
   int64_t located_ = -1;
