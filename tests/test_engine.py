@@ -202,6 +202,24 @@ def test_subnormal_numbers_are_kept(isa: str, dtype: torch.dtype) -> None:
     assert torch.equal(unit_call(8 * least, factor), least)
 
 
+def test_subnormal_numbers_in_pairs(isa: str) -> None:
+    """Products of pairs take subnormal bfloat16 numbers for zero; no other product does."""
+    channels, size = 32, (4, 16)
+    least = torch.finfo(torch.bfloat16).smallest_normal / 2**7
+    data = torch.full((1, channels, *size), least, dtype=torch.bfloat16)
+    ones = torch.ones(channels, channels, 1, 1, dtype=torch.bfloat16)
+    problem = (1, 1), (1, 1), (0, 0), (0, 0), 1, 512, None, False
+    expected = torch.full_like(data, 0 if isa == "avx512_bf16" else channels * least)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = data.contiguous(memory_format=memory_format)
+        ops = torch.ops.mxdeconv
+        assert torch.equal(ops.deconvolution(x, ones, None, *problem), expected)
+        assert torch.equal(ops.deconvolution_data(ones, x, *problem), expected)
+        grad = ops.deconvolution_weight(x, torch.ones_like(x), *problem)
+        sums = 0 if isa == "avx512_bf16" else size[0] * size[1] * least
+        assert torch.equal(grad, torch.full_like(ones, sums))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_overflow_and_ties(isa: str, dtype: torch.dtype) -> None:
     """The largest number stays, twice it is infinite, a tie goes to even."""

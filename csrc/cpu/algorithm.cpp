@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/tap_plan.h"
+#include "cpu/channels_copy.h"
 #include "cpu/depthwise.h"
 #include "cpu/engine.h"
 #include "cpu/filter_plan.h"
@@ -158,11 +159,18 @@ Choice choose_direct(Pass pass, const Problem& problem) {
                         Lanes::kInChannels);
 }
 
-Choice choose_in_place(Pass pass) {
-  return {
-      Algorithm::kInPlaceSum, pass == Pass::kForward ? Lanes::kOutChannels : Lanes::kInChannels,
-      "channels are contiguous on both sides: the source is read in place, the result's channels "
-      "are the lanes"};
+Choice choose_in_place(Pass pass, const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const bool forward = pass == Pass::kForward;
+  const bool in_place = channels_fill_steps(product_kernels_for(problem.dtype),
+                                            forward ? g.in_channels : g.out_channels,
+                                            forward ? problem.data.channel : problem.out.channel);
+  return {Algorithm::kInPlaceSum, forward ? Lanes::kOutChannels : Lanes::kInChannels,
+          in_place
+              ? "channels are contiguous on both sides: the source is read in place, the "
+                "result's channels are the lanes"
+              : "the source is copied with its channels side by side, in pairs, and read there; "
+                "the result's channels are the lanes"};
 }
 
 // Results of a phase over the batch.
@@ -179,14 +187,27 @@ double results_of_phase(Pass pass, const Geometry& g) {
 constexpr double kCachedWeightBytes = 0x1p22;
 constexpr double kLeastResultsInPlace = 512;  // of a phase, with larger weights
 
+// Where the channels are not contiguous, rearranging source and results needs that many steps of a
+// sum to pay: 1.05x to 1.35x with more, 0.6x to 0.9x with fewer.
+constexpr double kLeastStepsRearranged = 64;
+
 // Whether reading the source in place is faster than packing it: 1.1x to 6x. It is not where the
 // channels leave more than half of the lanes empty, which pixels and phases side by side would
 // fill.
-bool in_place_pays(Pass pass, const Problem& problem) {
+bool in_place_pays(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   const Geometry& g = problem.geometry;
   const int64_t channels = pass == Pass::kForward ? g.out_channels : g.in_channels;
   const int64_t vector = kernels_for(problem.dtype).vector;
   if (g.groups == 1 && 2 * channels < std::max<int64_t>(vector, 8)) return false;
+  if (problem.data.channel != 1 || problem.out.channel != 1) {
+    double steps = double(pass == Pass::kForward ? g.in_channels : g.out_channels) /
+                   double(product_kernels_for(problem.dtype).terms);
+    for (const Axis& axis : g.axis) {
+      steps *= pass == Pass::kForward ? double((axis.kernel - 1) / axis.stride + 1)
+                                      : double(axis.kernel);
+    }
+    if (g.groups > 1 || steps < kLeastStepsRearranged) return false;
+  }
   double weights = double(g.groups) * double(size_of(problem.dtype));
   for (const Axis& axis : g.axis) weights *= double(axis.kernel);
   weights *= double(g.in_channels) * double(g.out_channels);
@@ -197,7 +218,7 @@ bool in_place_pays(Pass pass, const Problem& problem) {
   }
   const bool reread = bordered && weights > kCachedWeightBytes;
   if (reread && results_of_phase(pass, g) < kLeastResultsInPlace) return false;
-  return in_place_fits(problem, pass);
+  return in_place_fits(problem, pass, workspace_bytes);
 }
 
 // Why minimal filtering cannot do the problem, or null.
@@ -231,13 +252,14 @@ const char* too_small_to_filter(Pass pass, const Problem& problem) {
 }
 
 // The same for what has to be planned to be known.
-const char* filtering_loses(Pass pass, const Problem& problem) {
+const char* filtering_loses(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   if (pass == Pass::kWeightGradient) {  // 1.35x the direct sum with one phase, else 0.9x to 1.25x
     bool one_phase = true;
     for (const Axis& axis : problem.geometry.axis) one_phase = one_phase && axis.stride == 1;
     return one_phase ? nullptr : "a weight gradient of several phases transforms its data for each";
   }
-  const bool in_place = pass == Pass::kDataGradient && in_place_pays(pass, problem);
+  const bool in_place =
+      pass == Pass::kDataGradient && in_place_pays(pass, problem, workspace_bytes);
   const double least = in_place ? kLeastGainOverInPlace : kLeastFilteredGain;
   return FilterPlan(pass, problem).gain() < least ? "too few products are saved" : nullptr;
 }
@@ -257,8 +279,8 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   if (forced == int(Algorithm::kMinimalFilter) && !cannot_filter(pass, problem, workspace_bytes)) {
     return filtered;
   }
-  if (forced == int(Algorithm::kInPlaceSum) && in_place_fits(problem, pass)) {
-    return choose_in_place(pass);
+  if (forced == int(Algorithm::kInPlaceSum) && in_place_fits(problem, pass, workspace_bytes)) {
+    return choose_in_place(pass, problem);
   }
   if (forced == int(Algorithm::kTapSum) || forced == int(Algorithm::kTapOuter)) {
     return choose_direct(pass, problem);
@@ -270,10 +292,10 @@ Choice choose(Pass pass, const Problem& problem, int64_t workspace_bytes) {
                                ? "pairs of bfloat16 are multiplied faster than what filtering saves"
                                : too_small_to_filter(pass, problem);
   if (!unfiltered) unfiltered = cannot_filter(pass, problem, workspace_bytes);
-  if (!unfiltered) unfiltered = filtering_loses(pass, problem);
+  if (!unfiltered) unfiltered = filtering_loses(pass, problem, workspace_bytes);
   if (!unfiltered) return filtered;
-  Choice direct =
-      in_place_pays(pass, problem) ? choose_in_place(pass) : choose_direct(pass, problem);
+  Choice direct = in_place_pays(pass, problem, workspace_bytes) ? choose_in_place(pass, problem)
+                                                                : choose_direct(pass, problem);
   direct.unfiltered = unfiltered;
   return direct;
 }

@@ -113,6 +113,21 @@ void in_place_tile(const InPlaceSum& sum, int64_t group, int64_t pixel) {
       weight += kWidth;
     }
   }
+  if constexpr (sizeof(Stored) != sizeof(Acc) && kLanes == Simd<Acc>::kLanes) {
+    if (sum.rounds) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t offset =
+              kGroups == 1 ? group * sum.dst_group + v * kLanes : (group + v) * sum.dst_group;
+          store_lanes<Acc>(static_cast<Stored*>(sum.dst) + sum.dst_offsets[pixel + r] + offset,
+                           acc[r][v], lanes(v));
+        }
+      }
+      return;
+    }
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -178,12 +193,81 @@ void in_place_sum(const InPlaceSum& sum) {
 }
 
 template <class Element>
+void copy_channels(void* opaque_dst, int64_t pixel, int64_t width, const void* opaque_src,
+                   int64_t channels, int64_t c_stride, int64_t pixels, int64_t p_stride) {
+  using Stored = typename Element::Stored;
+  using Acc = typename Element::Acc;
+  constexpr int kTerms = Element::kTerms;
+  const Stored* src = static_cast<const Stored*>(opaque_src);
+  Acc* elements = static_cast<Acc*>(opaque_dst);  // pixel is a multiple of kTerms
+  const int64_t step = pixel / kTerms;
+  const int64_t count = width / kTerms;
+  if (p_stride == 1 && count == 1 && step == 1) {
+    const Element element(channels, c_stride);
+    for (int64_t p = 0; p < pixels; p += Simd<Acc>::kLanes) {
+      store_count<Acc>(elements + p, element.template load<1>(src + p, pixels - p), pixels - p);
+    }
+  } else if (p_stride == 1 && pixels >= 4) {
+    pack_squares<Acc>([=](int64_t p) { return elements + p * step; },
+                      [=](int64_t i, int64_t p) {
+                        const Element element(channels - i * kTerms, c_stride);
+                        return element.template load<1>(src + i * kTerms * c_stride + p,
+                                                        pixels - p);
+                      },
+                      count, pixels);
+  } else {
+    Stored* dst = static_cast<Stored*>(opaque_dst);
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int64_t c = 0; c < channels; ++c) dst[c] = src[c * c_stride];
+      for (int64_t c = channels; c < width; ++c) dst[c] = Stored{};
+      dst += pixel;
+      src += p_stride;
+    }
+  }
+}
+
+template <class T>
+void store_pixels(void* opaque_dst, int64_t c_stride, const void* opaque_sums, int64_t sum_stride,
+                  int64_t pixels, int64_t channels, const void* opaque_bias) {
+  using Acc = typename AccOf<T>::Type;
+  constexpr int kLanes = Simd<Acc>::kLanes;
+  const Acc* sums = static_cast<const Acc*>(opaque_sums);
+  const Acc* bias = static_cast<const Acc*>(opaque_bias);
+  constexpr int64_t kFewPixels = 4;  // a square would hardly be filled
+  for (int64_t c = 0; c < channels; c += kLanes) {
+    const Vec<Acc> b = bias ? load_strided<1>(bias + c, channels - c) : Vec<Acc>{};
+    T* dst = static_cast<T*>(opaque_dst) + c * c_stride;
+    const int64_t present = channels - c < kLanes ? channels - c : kLanes;
+    for (int64_t p = 0; p < pixels && pixels < kFewPixels; ++p) {
+      T rounded[kLanes];
+      store_as(rounded, load_strided<1>(sums + p * sum_stride + c, present) + b);
+      for (int64_t r = 0; r < present; ++r) dst[r * c_stride + p] = rounded[r];
+    }
+    if (pixels < kFewPixels) continue;
+    for (int64_t p = 0; p < pixels; p += kLanes) {
+      Vec<Acc> square[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        const int64_t row = p + r < pixels ? p + r : pixels - 1;
+        square[r] = load_strided<1>(sums + row * sum_stride + c, channels - c) + b;
+      }
+      transpose<Acc>(square);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        if (c + r < channels) store_lanes<Acc>(dst + r * c_stride + p, square[r], pixels - p);
+      }
+    }
+  }
+}
+
+template <class Element>
 constexpr InPlaceKernels in_place_kernels_of() {
   using Acc = typename Element::Acc;
   if constexpr (Element::kTerms * sizeof(typename Element::Stored) != sizeof(Acc)) {
-    return {nullptr, 0, 0};
+    return {};
   }
-  return {in_place_sum<Element>, kInPlaceVectors, kNarrowestBytes / int(sizeof(Acc))};
+  return {in_place_sum<Element>, copy_channels<Element>, store_pixels<typename Element::Stored>,
+          kInPlaceVectors, kNarrowestBytes / int(sizeof(Acc))};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cpu/channels_copy.h"
 #include "cpu/in_place_sum.h"
 #include "cpu/panels.h"
 
@@ -45,15 +46,26 @@ std::vector<AxisPiece> pieces_of(const std::vector<AxisTaps>& phases) {
 
 }  // namespace
 
-bool in_place_fits(const Problem& problem, Pass pass) {
+bool in_place_fits(const Problem& problem, Pass pass, int64_t workspace_bytes) {
   const Geometry& g = problem.geometry;
   const Kernels& kernels = product_kernels_for(problem.dtype);
   if (pass == Pass::kWeightGradient || !kernels.in_place.sum) return false;
   const bool forward = pass == Pass::kForward;
-  if ((forward ? g.in_channels : g.out_channels) % kernels.terms != 0) return false;
-  const bool data_contiguous = g.in_channels == 1 || problem.data.channel == 1;
-  const bool out_contiguous = g.out_channels == 1 || problem.out.channel == 1;
-  if (!data_contiguous || !out_contiguous) return false;
+  const TensorView& src = forward ? problem.data : problem.out;
+  const TensorView& dst = forward ? problem.out : problem.data;
+  const int64_t src_channels = forward ? g.in_channels : g.out_channels;
+  const int64_t dst_channels = forward ? g.out_channels : g.in_channels;
+  if (!channels_fill_steps(kernels, src_channels, src.channel)) {
+    const int64_t pixels = g.batch * (forward ? g.in_pixels() : g.out_pixels());
+    // With a worker's scratch, no more than the workspace or the floor.
+    const int64_t room = std::max(workspace_bytes, kScratchFloorBytes) / 4;
+    const bool fits = pixels <= room / (g.groups * (src_channels + 1) * kernels.elem_bytes);
+    if (kernels.terms == 1 || !fits) return false;
+  }
+  const bool transposed = dst_channels > 1 && dst.channel != 1;
+  const bool pixels_contiguous =
+      dst.axis[2] == 1 && (!forward || g.axis[2].stride == 1 || g.axis[2].out == 1);
+  if (transposed && (kernels.terms == 1 || !pixels_contiguous)) return false;
   double boxes = 1, taps = 1;
   for (const Axis& axis : g.axis) {
     taps *= double(axis.kernel);
@@ -64,7 +76,8 @@ bool in_place_fits(const Problem& problem, Pass pass) {
   return boxes <= kMostBoxes && taps <= kMostTaps && bytes <= kMostWeightBytes;
 }
 
-InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : sum(tap_sum) {
+InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources, int64_t copy_bytes)
+    : sum(tap_sum) {
   const Kernels& kernels = *sum.products;
   lanes = lanes_of(kernels, sum.dst_channels);
   vectors = ceil_div(sum.dst_channels, lanes);
@@ -80,6 +93,7 @@ InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : su
       }
     }
   }
+  find_places();
   block_pixels = sum.groups > 1 ? kPixelsOfGroups : kPixels;
   for (size_t p0 = 0; p0 < pieces[0].size(); ++p0) {
     for (size_t p1 = 0; p1 < pieces[1].size(); ++p1) {
@@ -100,6 +114,7 @@ InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : su
                    [](const PixelBlock& a, const PixelBlock& b) { return a.place < b.place; });
   weight_bytes = sum.groups * vectors * lanes * steps() * kernels.acc_bytes;
   rounds = kernels.elem_bytes != kernels.acc_bytes;
+  transposes = sum.dst_channels > 1 && sum.dst.channel != 1;
   slice_panels = panels();
   slice_groups = sum.groups;
   sum_bytes = 0;
@@ -112,7 +127,24 @@ InPlacePlan::InPlacePlan(const TapSum& tap_sum, const Resources& resources) : su
   }
   const int64_t room = std::max(resources.workspace_bytes, kScratchFloorBytes);
   const int64_t sums = resources.threads->count() * sum_bytes;
-  resident = resources.weights || weight_bytes <= room - kScratchFloorBytes / 4 - sums;
+  resident = resources.weights || weight_bytes <= room - kScratchFloorBytes / 4 - sums - copy_bytes;
+}
+
+void InPlacePlan::find_places() {
+  const int64_t* stride = sum.weight_tap;
+  if (sum.taps() != taps() || (sum.kernel[1] > 1 && stride[1] != sum.kernel[2] * stride[2]) ||
+      (sum.kernel[0] > 1 && stride[0] != sum.kernel[1] * sum.kernel[2] * stride[2])) {
+    return;
+  }
+  places.resize(size_t(taps()));
+  int64_t place = 0;
+  for (const int64_t t0 : tap[0]) {
+    for (const int64_t t1 : tap[1]) {
+      for (const int64_t t2 : tap[2]) {
+        places[size_t((t0 * sum.kernel[1] + t1) * sum.kernel[2] + t2)] = place++;
+      }
+    }
+  }
 }
 
 std::vector<SourceRun> InPlacePlan::runs(const Box& box) const {

@@ -31,7 +31,8 @@ struct PixelBlock {
 // channels, in each tap after tap, the taps of a phase as they follow each other in the source.
 class InPlacePlan {
  public:
-  InPlacePlan(const TapSum& sum, const Resources& resources);
+  // `copy_bytes` of the workspace are taken already.
+  InPlacePlan(const TapSum& sum, const Resources& resources, int64_t copy_bytes);
 
   const AxisPiece& piece(const Box& box, int a) const { return pieces[a][size_t(box.piece[a])]; }
   // The runs of a box, whose weights are counted in steps.
@@ -54,6 +55,9 @@ class InPlacePlan {
   int64_t parts;                          // of the source's channels
   std::vector<int64_t> tap[kAxes];        // in the order of the steps, from the sum's first
   std::vector<int64_t> first_tap[kAxes];  // of each phase, in that order
+  // The place among all taps, in the order of the steps, of each tap of the kernel, where these lie
+  // evenly spaced in memory and every one is in a phase; else empty.
+  std::vector<int64_t> places;
   std::vector<AxisPiece> pieces[kAxes];
   std::vector<Box> boxes;
   int64_t block_pixels;  // at most
@@ -65,8 +69,12 @@ class InPlacePlan {
   // Results that are to be rounded are summed in scratch, for so many panels or, where one vector
   // holds a group's channels, groups at a time. Otherwise all at a time, where the results lie.
   bool rounds;
+  bool transposes;  // these, since pixels are contiguous in the result
   int64_t slice_panels, slice_groups;
   int64_t sum_bytes;
+
+ private:
+  void find_places();
 };
 
 }  // namespace mxd::cpu

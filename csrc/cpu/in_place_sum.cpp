@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 
+#include "cpu/channels_copy.h"
 #include "cpu/fill.h"
 #include "cpu/in_place_plan.h"
 #include "cpu/panels.h"
@@ -52,8 +53,36 @@ void pack_steps(const InPlacePlan& plan, int64_t group, const Panel& panel, Rang
         place /= taps;
       }
       kernels.pack(dst, panel.width, sum.weight + offset * kernels.elem_bytes, panel.channels,
-                   sum.weight_dst, count * kernels.terms, sum.weight_src);
+                   sum.weight_dst,
+                   std::min(count * kernels.terms, sum.src_channels - part.begin * kernels.terms),
+                   sum.weight_src);
       dst += count * panel.width * kernels.acc_bytes;
+    }
+  }
+}
+
+// The same for all steps where the taps of a weight lie next to each other: all taps of a step.
+void pack_taps(const InPlacePlan& plan, int64_t group, const Panel& panel, char* dst) {
+  const TapSum& sum = plan.sum;
+  const Kernels& kernels = *sum.products;
+  if (panel.channels < panel.width) {
+    std::memset(dst, 0, size_t(plan.steps() * panel.width * kernels.acc_bytes));
+  }
+  const int64_t first = group * sum.weight_group + panel.channel * sum.weight_dst;
+  std::vector<int64_t> offsets(plan.places.size());
+  for (int64_t p = 0; p < plan.parts; ++p) {
+    const Range part = plan.part(p);
+    for (int64_t step = part.begin; step < part.end; ++step) {
+      for (size_t t = 0; t < offsets.size(); ++t) {
+        offsets[t] = (plan.taps() * part.begin + plan.places[t] * (part.end - part.begin) + step -
+                      part.begin) *
+                     panel.width;
+      }
+      const int64_t channel = step * kernels.terms;
+      const int terms = int(std::min<int64_t>(sum.src_channels - channel, kernels.terms));
+      kernels.pack_scattered(
+          dst, offsets.data(), sum.weight + (first + channel * sum.weight_src) * kernels.elem_bytes,
+          panel.channels, sum.weight_dst, plan.taps(), sum.weight_tap[2], terms, sum.weight_src);
     }
   }
 }
@@ -69,8 +98,13 @@ void pack_all(const InPlacePlan& plan, const Threads& threads, char* weights) {
     return [&](int64_t job) {
       const int64_t group = job / plan.panels();
       const Panel panel(plan, job % plan.panels());
-      pack_steps(plan, group, panel, {0, plan.steps()},
-                 weights + weight_offset(plan, group, panel));
+      char* const dst = weights + weight_offset(plan, group, panel);
+      const bool apart = plan.sum.weight_dst != 1 && plan.sum.weight_src != 1;
+      if (apart && plan.taps() > 1 && !plan.places.empty()) {
+        pack_taps(plan, group, panel, dst);
+      } else {
+        pack_steps(plan, group, panel, {0, plan.steps()}, dst);
+      }
     };
   });
 }
@@ -117,6 +151,11 @@ class Worker {
     const std::vector<SourceRun>& runs = runs_of(block.box);
     const int64_t pixels = std::min(plan_.block_pixels, box.pixels - block.first);
     find_pixels(box, block.first, pixels);
+    // The tiles round what they have summed up, unless more is to be added.
+    int64_t steps = 0;
+    for (const SourceRun& run : runs) steps += run.length;
+    in_scratch_ = plan_.rounds &&
+                  (plan_.transposes || plan_.lanes < kernels_.vector || steps > kInPlaceSteps);
     const int64_t together = weights_ && plan_.vectors == 1 ? plan_.slice_groups : 1;
     for (int64_t group = 0; group < sum_.groups; group += together) {
       const int64_t groups = std::min(together, sum_.groups - group);
@@ -124,7 +163,7 @@ class Worker {
         const Slice slice{group, groups, panel,
                           std::min(panel + plan_.slice_panels, plan_.panels())};
         sum_slice(runs, slice, pixels);
-        if (plan_.rounds) round(slice);
+        if (in_scratch_) round(slice);
       }
     }
   }
@@ -189,10 +228,10 @@ class Worker {
                  bool accumulate, int64_t pixels) {
     const int64_t group = slice.group;
     InPlaceSum call{};
-    call.src = static_cast<const char*>(sum_.src.data) +
-               group * sum_.src_channels * sum_.src.channel * kernels_.elem_bytes;
+    call.src =
+        static_cast<const char*>(sum_.src.data) + group * sum_.src_group * kernels_.elem_bytes;
     call.src_offsets = src_offsets_.data();
-    if (plan_.rounds) {
+    if (in_scratch_) {
       call.dst = sums_ + sum_vector(slice, panel) * plan_.lanes * kernels_.acc_bytes;
       call.dst_offsets = sum_offsets_.data();
       call.dst_group = plan_.lanes;
@@ -203,6 +242,7 @@ class Worker {
       call.dst_group = sum_.dst_channels * sum_.dst.channel;
       call.channels = panel.channels;
       call.bias = bias_of(group, panel);
+      call.rounds = plan_.rounds;
     }
     call.pixels = pixels;
     call.weights = weights_ ? weights_ + weight_offset(plan_, group, panel) : own_;
@@ -213,7 +253,7 @@ class Worker {
     call.lanes = int(plan_.lanes);
     call.accumulate = accumulate;
     call.groups = slice.groups;
-    call.src_group = sum_.src_channels * sum_.src.channel;
+    call.src_group = sum_.src_group;
     call.weight_group = plan_.steps() * plan_.lanes;
     kernels_.in_place.sum(call);
   }
@@ -235,11 +275,17 @@ class Worker {
       for (int64_t panel = slice.first_panel; panel < slice.last_panel; ++panel) {
         const Panel at(plan_, panel);
         const int64_t column = (g + sum_vector(slice, at)) * plan_.lanes;
+        const char* const bias = bias_of(slice.group + g, at);
         for (const Line& line : lines_) {
-          kernels_.store(
-              dst_of(slice.group + g, at.channel) + line.dst * kernels_.elem_bytes, line.dst_step,
-              1, sums_ + (line.pixel * width + column) * kernels_.acc_bytes, width, line.pixels,
-              at.channels, bias_of(slice.group + g, at), 0, bias_ != nullptr);
+          char* const dst = dst_of(slice.group + g, at.channel) + line.dst * kernels_.elem_bytes;
+          const char* const sums = sums_ + (line.pixel * width + column) * kernels_.acc_bytes;
+          if (plan_.transposes) {
+            kernels_.in_place.store(dst, sum_.dst.channel, sums, width, line.pixels, at.channels,
+                                    bias);
+          } else {
+            kernels_.store(dst, line.dst_step, 1, sums, width, line.pixels, at.channels, bias, 0,
+                           bias != nullptr);
+          }
         }
       }
     }
@@ -304,8 +350,9 @@ class Worker {
   const char* const weights_;
   const char* const bias_;
   std::unique_ptr<Scratch> scratch_;
-  char* const own_;   // weights of the runs at hand, if all of them have no room
-  char* const sums_;  // of a slice, if they are to be rounded
+  char* const own_;          // weights of the runs at hand, if all of them have no room
+  char* const sums_;         // of a slice, if they are to be rounded
+  bool in_scratch_ = false;  // whether the sums of the box at hand are
   std::vector<std::vector<SourceRun>> runs_;  // of each box, once they were needed
   size_t kept_ = 0;                           // of these, in all
   std::vector<SourceRun> placed_;
@@ -328,14 +375,8 @@ void pack_bias(const InPlacePlan& plan, char* bias) {
   }
 }
 
-}  // namespace
-
-void run_in_place_sum(const TapSum& sum, const Resources& resources) {
-  if (!phases_cover_results(sum)) {
-    fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
-                   sum.dst_size);
-  }
-  const InPlacePlan plan(sum, resources);
+void run(const TapSum& sum, const Resources& resources, int64_t copy_bytes) {
+  const InPlacePlan plan(sum, resources, copy_bytes);
   const Threads& threads = *resources.threads;
   const int64_t bias_bytes =
       sum.bias.data ? sum.groups * plan.vectors * plan.lanes * sum.kernels->acc_bytes : 0;
@@ -357,6 +398,24 @@ void run_in_place_sum(const TapSum& sum, const Resources& resources) {
     weights = kept->start;
   }
   for_each_job(threads, int64_t(plan.blocks.size()), [&] { return Worker(plan, weights, bias); });
+}
+
+}  // namespace
+
+void run_in_place_sum(const TapSum& sum, const Resources& resources) {
+  if (!phases_cover_results(sum)) {
+    fill_with_bias(*sum.kernels, sum.dst, sum.bias, sum.batch, sum.groups * sum.dst_channels,
+                   sum.dst_size);
+  }
+  if (channels_fill_steps(*sum.products, sum.src_channels, sum.src.channel)) {
+    return run(sum, resources, 0);
+  }
+  int64_t pixels = sum.batch;
+  for (const std::vector<AxisTaps>& phases : sum.axes) pixels *= phases.front().src_size;
+  const int64_t bytes = channels_copy_bytes(*sum.products, pixels, sum.groups, sum.src_channels);
+  Scratch scratch(align_up(bytes));
+  run(with_channels_copied(sum, *resources.threads, scratch.take<char>(bytes)), resources,
+      align_up(bytes));
 }
 
 }  // namespace mxd::cpu

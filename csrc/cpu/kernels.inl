@@ -215,8 +215,9 @@ void store_block(void* opaque_dst, int64_t row_stride, int64_t col_stride, const
 }  // namespace
 
 #include "cpu/filter_kernels.inl"
-#include "cpu/in_place_kernels.inl"
 #include "cpu/regroup.inl"
+
+#include "cpu/in_place_kernels.inl"
 
 namespace {
 

@@ -50,8 +50,7 @@ class Worker {
     const int64_t channels = sum_.dst_channels * (part + 1) / plan_.channel_blocks - begin;
     weights_.start_job(group, begin, channels);
     store_.start_job(group, begin, channels);
-    src_ = static_cast<const char*>(sum_.src.data) +
-           group * sum_.src_channels * sum_.src.channel * kernels_.elem_bytes;
+    src_ = static_cast<const char*>(sum_.src.data) + group * sum_.src_group * kernels_.elem_bytes;
     const int64_t last = plan_.blocks * (span + 1) / plan_.spans;
     for (int64_t block = plan_.blocks * span / plan_.spans; block < last; ++block) {
       if (kept_.empty()) {
@@ -356,6 +355,7 @@ TapSum forward_tap_sum(const Problem& problem, Lanes lanes) {
   sum.src_channels = problem.geometry.in_channels;
   sum.dst_channels = problem.geometry.out_channels;
   sum.src = problem.data;
+  sum.src_group = sum.src_channels * sum.src.channel;
   sum.dst = problem.out;
   sum.weight_src = problem.weight.in_channel;
   sum.weight_dst = problem.weight.out_channel;
@@ -373,6 +373,7 @@ TapSum data_gradient_tap_sum(const Problem& problem, Lanes lanes) {
   sum.src_channels = problem.geometry.out_channels;
   sum.dst_channels = problem.geometry.in_channels;
   sum.src = problem.out;
+  sum.src_group = sum.src_channels * sum.src.channel;
   sum.dst = problem.data;
   sum.weight_src = problem.weight.out_channel;
   sum.weight_dst = problem.weight.in_channel;

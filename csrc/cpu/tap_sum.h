@@ -16,6 +16,7 @@ struct TapSum {
   int64_t batch, groups;
   int64_t src_channels, dst_channels;  // per group
   TensorView src, dst;
+  int64_t src_group;   // from the source of a group to the next
   const char* weight;  // of the first tap that any phase reaches
   int64_t weight_group, weight_src, weight_dst, weight_tap[kAxes];  // strides in elements
   int64_t kernel[kAxes];  // taps on each axis from the first to the last that a phase reaches

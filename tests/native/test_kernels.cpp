@@ -243,15 +243,44 @@ MXD_TEST(in_place,
           }
           std::vector<cpu::SourceRun> placed = runs;
           for (cpu::SourceRun& run : placed) run.weight *= width;
-          kernels.in_place.sum({src.bytes.data(), src_offsets.data(), dst.bytes.data(),
-                                dst_offsets.data(), pixels, weights.bytes.data(), placed.data(),
-                                int64_t(placed.size()), channels, vectors, lanes,
-                                biased ? bias.bytes.data() : nullptr, accumulate, groups, kSpan,
-                                channels + 2, kSteps * width});
-          MXD_CHECK(dst.holds_values(), name_of_call(kernels, dtype, "in_place") + ": " +
-                                            std::to_string(pixels) + " pixels, " +
-                                            std::to_string(vectors) + " vectors of " +
-                                            std::to_string(lanes));
+          cpu::InPlaceSum call{src.bytes.data(),
+                               src_offsets.data(),
+                               dst.bytes.data(),
+                               dst_offsets.data(),
+                               pixels,
+                               weights.bytes.data(),
+                               placed.data(),
+                               int64_t(placed.size()),
+                               channels,
+                               vectors,
+                               lanes,
+                               biased ? bias.bytes.data() : nullptr,
+                               accumulate,
+                               false,
+                               groups,
+                               kSpan,
+                               channels + 2,
+                               kSteps * width};
+          kernels.in_place.sum(call);
+          const std::string name = name_of_call(kernels, dtype, "in_place") + ": " +
+                                   std::to_string(pixels) + " pixels, " + std::to_string(vectors) +
+                                   " vectors of " + std::to_string(lanes);
+          MXD_CHECK(dst.holds_values(), name);
+          if (terms == 1 || accumulate || lanes < kernels.vector) continue;
+          std::vector<char> rounded(dst.values.size() * size_t(kernels.elem_bytes), char(0xff));
+          std::vector<char> expected = rounded;
+          for (int64_t p = 0; p < pixels; ++p) {
+            for (int64_t at = 0; at < groups * channels; ++at) {
+              const int64_t to =
+                  dst_offsets[size_t(p)] + at / channels * (channels + 2) + at % channels;
+              store_element(dtype, double(dst.values[size_t(to)]),
+                            expected.data() + to * kernels.elem_bytes);
+            }
+          }
+          call.dst = rounded.data();
+          call.rounds = true;
+          kernels.in_place.sum(call);
+          MXD_CHECK(rounded == expected, name + ", rounded");
         }
       }
     }
