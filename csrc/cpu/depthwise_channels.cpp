@@ -21,6 +21,13 @@ int64_t channels_of_chunk(const Kernels& kernels, int64_t channels, int64_t taps
   return std::min(channels, std::min(vectors, most) * kernels.vector);
 }
 
+// From the weights of a tap to those of the next. An even number of cache lines apart they would
+// share few sets of the first cache, with the pixels too.
+int64_t padded_lines(const Kernels& kernels, int64_t chunk) {
+  constexpr int64_t kCacheLine = 64;
+  return (ceil_div(chunk * kernels.acc_bytes, kCacheLine) | 1) * kCacheLine / kernels.acc_bytes;
+}
+
 // A chunk of channels and its weights.
 class ChunkWorker {
  public:
@@ -28,11 +35,12 @@ class ChunkWorker {
       : sum_(sum),
         kernels_(*sum.kernels),
         chunk_(chunk),
-        scratch_(new Scratch(align_up(sum.taps() * chunk * kernels_.acc_bytes) +
+        tap_step_(padded_lines(kernels_, chunk)),
+        scratch_(new Scratch(align_up(sum.taps() * tap_step_ * kernels_.acc_bytes) +
                              align_up(chunk * kernels_.acc_bytes))),
-        weights_(scratch_->take<char>(sum.taps() * chunk * kernels_.acc_bytes)),
+        weights_(scratch_->take<char>(sum.taps() * tap_step_ * kernels_.acc_bytes)),
         bias_(scratch_->take<char>(chunk * kernels_.acc_bytes)),
-        walk_(sum, chunk * kernels_.acc_bytes, weights_) {}
+        walk_(sum, tap_step_ * kernels_.acc_bytes, weights_) {}
 
   // Forward pass and data gradient: rows [begin, end) of the channels from `channel` on.
   void sum_rows(int64_t channel, Range rows) {
@@ -43,7 +51,7 @@ class ChunkWorker {
       if (walk_.spreads()) {
         walk_.for_each_spread(row, channel, [&](const PixelSpan& span, int64_t offset) {
           PixelRun run = run_of(span, offset, count);
-          run.weight_step = chunk_;
+          run.weight_step = tap_step_;
           kernels_.depthwise.pixel_spread(run);
         });
         continue;
@@ -57,7 +65,7 @@ class ChunkWorker {
   // Weight gradient: all rows.
   void outer_rows(int64_t channel, const WeightView& weight) {
     const int64_t count = std::min(chunk_, sum_.groups - channel);
-    std::memset(weights_, 0, size_t(sum_.taps() * chunk_ * kernels_.acc_bytes));
+    std::memset(weights_, 0, size_t(sum_.taps() * tap_step_ * kernels_.acc_bytes));
     for (int64_t row = 0; row < PixelWalk::rows(sum_); ++row) {
       walk_.for_each_run(row, channel, [&](const PixelSpan& span, int64_t offset) {
         kernels_.depthwise.pixel_outer(run_of(span, offset, count));
@@ -68,7 +76,7 @@ class ChunkWorker {
           channel * weight.in_channel + (sum_.first_tap[0] + t0) * weight.tap[0] +
           (sum_.first_tap[1] + t1) * weight.tap[1] + sum_.first_tap[2] * weight.tap[2];
       kernels_.store(static_cast<char*>(weight.data) + offset * kernels_.elem_bytes, weight.tap[2],
-                     weight.in_channel, row, chunk_, sum_.kernel[2], count, nullptr, 0, 0);
+                     weight.in_channel, row, tap_step_, sum_.kernel[2], count, nullptr, 0, 0);
     });
   }
 
@@ -89,7 +97,7 @@ class ChunkWorker {
     for_each_kernel_row([&](int64_t t0, int64_t t1, char* row) {
       const int64_t offset =
           channel * sum_.weight_group + t0 * sum_.weight_tap[0] + t1 * sum_.weight_tap[1];
-      kernels_.pack(row, chunk_, sum_.weight + offset * kernels_.elem_bytes, count,
+      kernels_.pack(row, tap_step_, sum_.weight + offset * kernels_.elem_bytes, count,
                     sum_.weight_group, sum_.kernel[2], sum_.weight_tap[2]);
     });
     if (sum_.bias.data) {
@@ -105,7 +113,7 @@ class ChunkWorker {
     for (int64_t t0 = 0; t0 < sum_.kernel[0]; ++t0) {
       for (int64_t t1 = 0; t1 < sum_.kernel[1]; ++t1) {
         visit(t0, t1, row);
-        row += sum_.kernel[2] * chunk_ * kernels_.acc_bytes;
+        row += sum_.kernel[2] * tap_step_ * kernels_.acc_bytes;
       }
     }
   }
@@ -113,6 +121,7 @@ class ChunkWorker {
   const TapSum& sum_;
   const Kernels& kernels_;
   int64_t chunk_;
+  int64_t tap_step_;
   std::unique_ptr<Scratch> scratch_;
   char* weights_;
   char* bias_;

@@ -59,13 +59,37 @@ inline __attribute__((always_inline)) void pack_squares(const Place& place, cons
 template <int kStride, class Element>
 void pack_transposed(typename Element::Acc* dst, int64_t width, const typename Element::Stored* src,
                      int64_t rows, int64_t i_stride, int64_t steps) {
-  pack_squares<typename Element::Acc>([=](int64_t k) { return dst + k * width; },
-                                      [=](int64_t i, int64_t k) {
-                                        k *= Element::kTerms;
-                                        return Element::template load_steps<kStride>(
-                                            src + i * i_stride + k * kStride, steps - k);
-                                      },
-                                      rows, (steps + Element::kTerms - 1) / Element::kTerms);
+  const auto load_row = [=](int64_t i, int64_t k) {
+    k *= Element::kTerms;
+    return Element::template load_steps<kStride>(src + i * i_stride + k * kStride, steps - k);
+  };
+  pack_squares<typename Element::Acc>([=](int64_t k) { return dst + k * width; }, load_row, rows,
+                                      (steps + Element::kTerms - 1) / Element::kTerms);
+}
+
+// The same where rows lie whole pages apart: their lines share a set of each cache, and the rows of
+// a square would throw out what has been fetched ahead for each other. They are copied first, one
+// after the other, to where they lie better.
+template <class Element>
+void pack_far_rows(typename Element::Acc* dst, int64_t width, const typename Element::Stored* src,
+                   int64_t rows, int64_t i_stride, int64_t steps) {
+  using Stored = typename Element::Stored;
+  constexpr int64_t kRows = Simd<typename Element::Acc>::kLanes;
+  constexpr int64_t kSteps = 1024 / int64_t(sizeof(Stored));
+  constexpr int64_t kPitch = kSteps + 64 / int64_t(sizeof(Stored));
+  alignas(64) Stored near[kRows * kPitch];
+  for (int64_t i = 0; i < rows; i += kRows) {
+    const int64_t present = rows - i < kRows ? rows - i : kRows;
+    for (int64_t k = 0; k < steps; k += kSteps) {
+      const int64_t count = steps - k < kSteps ? steps - k : kSteps;
+      for (int64_t r = 0; r < present; ++r) {
+        std::memcpy(near + r * kPitch, src + (i + r) * i_stride + k,
+                    size_t(count) * sizeof(Stored));
+      }
+      pack_transposed<1, Element>(dst + k / Element::kTerms * width + i, width, near, present,
+                                  kPitch, count);
+    }
+  }
 }
 
 template <class Element>
@@ -88,7 +112,10 @@ void pack(void* opaque_dst, int64_t width, const void* opaque_src, int64_t rows,
   if (i_stride == 1) {
     pack_runs<1, Element>(dst, width, src, rows, steps, k_stride);
   } else if (k_stride == 1 && transposable) {
-    pack_transposed<1, Element>(dst, width, src, rows, i_stride, steps);
+    constexpr int64_t kPage = 4096 / int64_t(sizeof(typename Element::Stored));
+    const bool far = rows > 4 && i_stride % kPage == 0 && i_stride != 0;
+    (far ? pack_far_rows<Element> : pack_transposed<1, Element>)(dst, width, src, rows, i_stride,
+                                                                 steps);
   } else if (i_stride == 2) {
     pack_runs<2, Element>(dst, width, src, rows, steps, k_stride);
   } else {
