@@ -56,11 +56,11 @@ bool in_place_fits(const Problem& problem, Pass pass, int64_t workspace_bytes) {
   const int64_t src_channels = forward ? g.in_channels : g.out_channels;
   const int64_t dst_channels = forward ? g.out_channels : g.in_channels;
   if (!channels_fill_steps(kernels, src_channels, src.channel)) {
-    const int64_t pixels = g.batch * (forward ? g.in_pixels() : g.out_pixels());
+    const double bytes = double(g.batch) * double(forward ? g.in_pixels() : g.out_pixels()) *
+                         double(g.groups) * double(src_channels + 1) * double(kernels.elem_bytes);
     // With a worker's scratch, no more than the workspace or the floor.
     const int64_t room = std::max(workspace_bytes, kScratchFloorBytes) / 4;
-    const bool fits = pixels <= room / (g.groups * (src_channels + 1) * kernels.elem_bytes);
-    if (kernels.terms == 1 || !fits) return false;
+    if (kernels.terms == 1 || bytes > double(room)) return false;
   }
   const bool transposed = dst_channels > 1 && dst.channel != 1;
   const bool pixels_contiguous =
