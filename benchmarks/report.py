@@ -6,7 +6,7 @@
     python benchmarks/overhead.py --shapes 1000 --json r.jsonl
     python benchmarks/report.py r.jsonl [more.jsonl ...]
 
-Where a figure was measured twice, the later one counts. What lies between the lines
+Where a figure was measured twice, the later one counts, beside what was measured with it. What lies between the lines
 `<!-- by hand -->` and `<!-- end -->` of the RESULTS.md that is there is kept: the words that no
 program can write. The plot wants matplotlib.
 """
@@ -37,7 +37,10 @@ Nothing has been written yet.
 
 
 class Figures:
-    """The rows of bench.py, by series, layer, pass and backend."""
+    """The rows of bench.py, by series, layer, pass and backend.
+
+    Those of other backends remember what ours took beside them, in the same run.
+    """
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows: dict[Series, dict[str, dict[str, dict[str, Row]]]] = {}
@@ -45,7 +48,8 @@ class Figures:
             series = (row["dtype"], row["channels_last"], row["threads"], row["isa"])
             layers = self.rows.setdefault(series, {})
             passes = layers.setdefault(row["layer"], {})
-            passes.setdefault(row["pass_name"], {})[row["backend"]] = row
+            sides = passes.setdefault(row["pass_name"], {})
+            sides[row["backend"]] = {**row, "own_s": sides.get("mxdeconv", row)["median_s"]}
 
     def ratios(self, series: Series, pass_name: str, backend: str) -> dict[str, float]:
         """{layer: time of the backend over ours}."""
@@ -53,7 +57,7 @@ class Figures:
         for layer, passes in self.rows[series].items():
             sides = passes.get(pass_name, {})
             if "mxdeconv" in sides and backend in sides:
-                found[layer] = sides[backend]["median_s"] / sides["mxdeconv"]["median_s"]
+                found[layer] = sides[backend]["median_s"] / sides[backend]["own_s"]
         return found
 
     def each(self) -> Iterable[Row]:
