@@ -57,7 +57,7 @@ class ChunkWorker {
         continue;
       }
       walk_.for_each_run(row, channel, [&](const PixelSpan& span, int64_t offset) {
-        kernels_.depthwise.pixel_sum(run_of(span, offset, count));
+        sum_.products->depthwise.pixel_sum(run_of(span, offset, count));
       });
     }
   }

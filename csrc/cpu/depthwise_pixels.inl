@@ -55,6 +55,63 @@ inline __attribute__((always_inline)) void sum_channels(const PixelRun& run, int
   }
 }
 
+#if defined(__AVX512BF16__)
+
+// The same of 32 channels of bfloat16, two terms at a time: the channels of one term alternate with
+// those of the other in a vector of pairs. Unpacking puts channels 0..3 of every eight into one
+// vector and 4..7 into another; the weights follow, and the sums are put straight at the end.
+template <int kPixels>
+inline __attribute__((always_inline)) void sum_pairs(const PixelRun& run, int64_t pixel,
+                                                     int64_t c) {
+  const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(4));
+  __m512 acc[kPixels][2];
+#pragma GCC unroll 8
+  for (int p = 0; p < kPixels; ++p) acc[p][0] = acc[p][1] = _mm512_setzero_ps();
+  const int64_t offset = pixel * run.src_step + c;
+#pragma GCC unroll 1
+  for (int64_t t = 0; t < run.term_count; t += 2) {
+    const bool both = t + 1 < run.term_count;
+    const float* first = static_cast<const float*>(run.terms[t].weight) + c;
+    const float* second = both ? static_cast<const float*>(run.terms[t + 1].weight) + c : nullptr;
+    const auto weights = [&](int at) {  // exact: they come from bfloat16
+      const __m512i w = _mm512_srli_epi32(_mm512_loadu_si512(first + at), 16);
+      return both ? _mm512_or_si512(w, _mm512_loadu_si512(second + at)) : w;
+    };
+    const __m512i w0 = weights(0), w1 = weights(16);
+    const auto w_low = (__m512bh)_mm512_permutex2var_epi32(w0, low, w1);
+    const auto w_high = (__m512bh)_mm512_permutex2var_epi32(w0, high, w1);
+    const BFloat16* src = static_cast<const BFloat16*>(run.terms[t].src) + offset;
+    const BFloat16* other =
+        both ? static_cast<const BFloat16*>(run.terms[t + 1].src) + offset : nullptr;
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) {
+      const __m512i s0 = _mm512_loadu_si512(src + p * run.src_step);
+      const __m512i s1 =
+          both ? _mm512_loadu_si512(other + p * run.src_step) : _mm512_setzero_si512();
+      acc[p][0] = _mm512_dpbf16_ps(acc[p][0], (__m512bh)_mm512_unpacklo_epi16(s0, s1), w_low);
+      acc[p][1] = _mm512_dpbf16_ps(acc[p][1], (__m512bh)_mm512_unpackhi_epi16(s0, s1), w_high);
+    }
+  }
+  const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i back = _mm512_add_epi32(front, _mm512_set1_epi32(8));
+  Vec<float> bias[2] = {};
+  if (run.bias) {
+    bias[0] = load<float>(static_cast<const float*>(run.bias) + c);
+    bias[1] = load<float>(static_cast<const float*>(run.bias) + c + 16);
+  }
+  BFloat16* dst = static_cast<BFloat16*>(run.dst) + pixel * run.dst_step + c;
+#pragma GCC unroll 8
+  for (int p = 0; p < kPixels; ++p) {
+    store_as(dst + p * run.dst_step,
+             (Vec<float>)_mm512_permutex2var_ps(acc[p][0], front, acc[p][1]) + bias[0]);
+    store_as(dst + p * run.dst_step + 16,
+             (Vec<float>)_mm512_permutex2var_ps(acc[p][0], back, acc[p][1]) + bias[1]);
+  }
+}
+
+#endif
+
 // All channels of `pixels` pixels, at most kPixels.
 template <int kPixels, class T>
 inline __attribute__((always_inline)) void sum_pixels(const PixelRun& run, int64_t first,
@@ -64,6 +121,11 @@ inline __attribute__((always_inline)) void sum_pixels(const PixelRun& run, int64
     if (pixels < kPixels) return sum_pixels<kPixels - 1, T>(run, first, pixels);
   }
   int64_t c = 0;
+#if defined(__AVX512BF16__)
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    for (; c + 2 * kLanes <= run.channels; c += 2 * kLanes) sum_pairs<kPixels>(run, first, c);
+  }
+#endif
   for (; c + 2 * kLanes <= run.channels; c += 2 * kLanes) {
     sum_channels<kPixels, 2, T>(run, first, c, kLanes);
   }

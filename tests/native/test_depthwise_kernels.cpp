@@ -50,7 +50,11 @@ void for_each_table(const Visit& visit) {
     cpu::set_isa(isa);
     for (const DType dtype : kDTypes) {
       const DType acc = dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+      const cpu::Kernels& products = cpu::product_kernels_for(dtype);
       visit(cpu::kernels_for(dtype), dtype, acc, std::string(name_of(dtype)) + " for " + isa);
+      if (&products != &cpu::kernels_for(dtype)) {
+        visit(products, dtype, acc, std::string(name_of(dtype)) + " in pairs for " + isa);
+      }
     }
   }
 }
