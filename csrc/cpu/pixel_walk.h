@@ -38,6 +38,13 @@ class PixelWalk {
   // Whether neighbouring results share their sources, a few, in bundles.
   bool spreads() const { return !bundles_.empty(); }
 
+  // visit(address): the source rows that meet a row of results.
+  template <class Visit>
+  void for_each_source(int64_t row, int64_t group, const Visit& visit) {
+    if (start_row(row, group) < 0) return;
+    for (const RowPair& pair : row_pairs_) visit(pair.src);
+  }
+
   static int64_t rows(const TapSum& sum) { return sum.batch * sum.dst_size[0] * sum.dst_size[1]; }
 
   // visit(pixels, dst): the pixels of a result row, by those that share their taps, from the first
