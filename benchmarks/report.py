@@ -6,9 +6,9 @@
     python benchmarks/overhead.py --shapes 1000 --json r.jsonl
     python benchmarks/report.py r.jsonl [more.jsonl ...]
 
-Where a figure was measured twice, the later one counts, beside what was measured with it. What lies between the lines
-`<!-- by hand -->` and `<!-- end -->` of the RESULTS.md that is there is kept: the words that no
-program can write. The plot wants matplotlib.
+Where a figure was measured twice, the later one counts, beside what was measured with it. What lies
+between the lines `<!-- by hand -->` and `<!-- end -->` of the RESULTS.md that is there is kept: the
+words that no program can write. The plot wants matplotlib.
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ struct DepthwiseKernels {
   void (*row_outer)(const RowOuter& outer);
   void (*row_outer_acc)(const RowOuter& outer);
 
-  // dst[c] = bias[c] + sum over terms of src[c] * weight[c], for every pixel and channel.
+  // dst[c] = bias[c] + sum over terms of src[c] * weight[c], for every pixel and channel. Where
+  // pairs are multiplied, each weight is a number of the storage type.
   void (*pixel_sum)(const PixelRun& run);
 
   // The same for pixels that share their source, not their weights: these are weight_step apart.

@@ -31,7 +31,7 @@ void weight_gradient(const Problem& problem, const Resources& resources);
 // The kernels that calls of this dtype use: the widest instruction set of the CPU, or the one
 // that MXDECONV_CPU_ISA or set_isa names.
 const Kernels& kernels_for(DType dtype);
-// Likewise, for sums of products in panels: those that multiply pairs, where there are any.
+// Likewise, for sums of products: those that multiply pairs, where there are any.
 const Kernels& product_kernels_for(DType dtype);
 
 }  // namespace mxd::cpu

@@ -11,7 +11,7 @@ namespace mxd::cpu {
 
 struct TapSum {
   const Kernels* kernels;
-  const Kernels* products;  // the same, or those that multiply pairs: for panels
+  const Kernels* products;  // the same, or those that multiply pairs
   Lanes lanes;
   int64_t batch, groups;
   int64_t src_channels, dst_channels;  // per group

@@ -96,11 +96,15 @@ MXD_TEST(panels, "panels are a partition, of legal widths") {
 MXD_TEST(pack, "every path of pack: strides, tails, exact sources, nothing else written") {
   for_each_kernels([](const cpu::Kernels& kernels, DType dtype) {
     const int64_t v = kernels.vector;
-    for (const int64_t i_stride : {0, 1, 2, 3, 50}) {
+    constexpr int64_t kPages = 2048;  // elements: rows whole pages apart are copied first
+    for (const int64_t i_stride :
+         {int64_t(0), int64_t(1), int64_t(2), int64_t(3), int64_t(50), kPages}) {
       for (const int64_t k_stride : {0, 1, 2, 3, 51}) {
+        if (i_stride == kPages && k_stride != 1) continue;
         for (const int64_t rows :
              {int64_t(1), int64_t(3), int64_t(4), v - 1, v, v + 1, 2 * v, 2 * v + 3}) {
-          for (const int64_t steps : {int64_t(1), v - 1, v, v + 1, 2 * v + 3}) {
+          const int64_t most = i_stride == kPages ? 1027 : 2 * v + 3;
+          for (const int64_t steps : {int64_t(1), v - 1, v, v + 1, most}) {
             const int64_t span = (rows - 1) * i_stride + (steps - 1) * k_stride + 1;
             std::vector<char> src(size_t(span * kernels.elem_bytes));
             for (int64_t e = 0; e < span; ++e) {
