@@ -199,7 +199,9 @@ bool in_place_pays(Pass pass, const Problem& problem, int64_t workspace_bytes) {
   const int64_t channels = pass == Pass::kForward ? g.out_channels : g.in_channels;
   const int64_t vector = kernels_for(problem.dtype).vector;
   if (g.groups == 1 && 2 * channels < std::max<int64_t>(vector, 8)) return false;
-  if (problem.data.channel != 1 || problem.out.channel != 1) {
+  const bool contiguous = (g.in_channels == 1 || problem.data.channel == 1) &&
+                          (g.out_channels == 1 || problem.out.channel == 1);
+  if (!contiguous) {
     double steps = double(pass == Pass::kForward ? g.in_channels : g.out_channels) /
                    double(product_kernels_for(problem.dtype).terms);
     for (const Axis& axis : g.axis) {
