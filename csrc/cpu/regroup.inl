@@ -141,13 +141,13 @@ void regroup(void* opaque_dst, int64_t dst_step, const void* opaque_src, int64_t
 void pair_steps(void* opaque_dst, int64_t width, const void* opaque_src, int64_t begin, int64_t end,
                 int64_t pairs) {
   float* dst = static_cast<float*>(opaque_dst);
-  const float* src = static_cast<const float*>(opaque_src) - begin * width;
+  const float* src = static_cast<const float*>(opaque_src);
   for (int64_t m = 0; m < pairs; ++m) {
     const bool first = 2 * m >= begin && 2 * m < end;
     const bool second = 2 * m + 1 >= begin && 2 * m + 1 < end;
     for (int64_t i = 0; i < width; i += Simd<float>::kLanes) {
       const auto step = [&](bool exists, int64_t k) {
-        return exists ? (UVec)load_strided<1>(src + k * width + i, width - i) : UVec{};
+        return exists ? (UVec)load_strided<1>(src + (k - begin) * width + i, width - i) : UVec{};
       };
       store_count<float>(dst + m * width + i,
                          (Vec<float>)(step(first, 2 * m) >> 16 | step(second, 2 * m + 1)),
