@@ -21,13 +21,6 @@ int64_t channels_of_chunk(const Kernels& kernels, int64_t channels, int64_t taps
   return std::min(channels, std::min(vectors, most) * kernels.vector);
 }
 
-// From the weights of a tap to those of the next. An even number of cache lines apart they would
-// share few sets of the first cache, with the pixels too.
-int64_t padded_lines(const Kernels& kernels, int64_t chunk) {
-  constexpr int64_t kCacheLine = 64;
-  return (ceil_div(chunk * kernels.acc_bytes, kCacheLine) | 1) * kCacheLine / kernels.acc_bytes;
-}
-
 // A source no larger is likely to be in a cache: reading it ahead takes longer (0.8x).
 constexpr double kCachedSourceBytes = 0xcp20;
 
@@ -44,7 +37,7 @@ class ChunkWorker {
       : sum_(sum),
         kernels_(*sum.kernels),
         chunk_(chunk),
-        tap_step_(padded_lines(kernels_, chunk)),
+        tap_step_(odd_lines(chunk, kernels_.acc_bytes)),
         scratch_(new Scratch(align_up(sum.taps() * tap_step_ * kernels_.acc_bytes) +
                              align_up(chunk * kernels_.acc_bytes))),
         weights_(scratch_->take<char>(sum.taps() * tap_step_ * kernels_.acc_bytes)),
@@ -150,7 +143,7 @@ class ChunkWorker {
   const TapSum& sum_;
   const Kernels& kernels_;
   int64_t chunk_;
-  int64_t tap_step_;
+  int64_t tap_step_;  // from the weights of a tap to those of the next
   std::unique_ptr<Scratch> scratch_;
   char* weights_;
   char* bias_;

@@ -8,13 +8,6 @@ namespace {
 // In long lines fewer vectors lie too far apart for what their copies save.
 constexpr int64_t kLeastLong = 4;
 
-// Lines an even number of cache lines apart would share few sets of the first cache.
-int64_t long_line(int64_t vectors, const Kernels& kernels) {
-  constexpr int64_t kCacheLine = 64;
-  const int64_t lines = ceil_div(vectors * kernels.vector * kernels.acc_bytes, kCacheLine);
-  return (lines | 1) * kCacheLine / kernels.acc_bytes;
-}
-
 }  // namespace
 
 LineCut::LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns, int64_t elements,
@@ -37,7 +30,7 @@ LineCut::LineCut(const ColumnGrid& grid, const Kernels& kernels, int64_t columns
   line = kernels.vector;
   if (copies == LineCopies::kLong) {
     copy_vectors = block_vectors;
-    line = long_line(block_vectors, kernels);
+    line = odd_lines(block_vectors * kernels.vector, kernels.acc_bytes);
   }
   if (slides()) slide(grid.axis(2), kernels.vector);
   const int64_t row_elements = ceil_div(block_vectors, copy_vectors) * copy_lines * line;

@@ -9,6 +9,13 @@ namespace mxd::cpu {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// The least number of elements, of so many bytes each, that holds `count` and is an odd number of
+// cache lines. Lines an even number of them apart would share few sets of the first cache.
+constexpr int64_t odd_lines(int64_t count, int64_t bytes) {
+  constexpr int64_t kCacheLine = 64;
+  return (ceil_div(count * bytes, kCacheLine) | 1) * kCacheLine / bytes;
+}
+
 // Row panels have equal widths to within one, so that no register row is wasted: 64 rows become
 // 13+13+13+13+12, not 14+14+14+14+8. Column panels are whole register tiles; the last one falls
 // back to a single vector when that is enough.
